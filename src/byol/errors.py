@@ -1,0 +1,20 @@
+"""Errors for people: one line that says what is wrong, where, and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something the user can fix. The command line prints it as one line and exits with status 2."""
+
+
+def closest(word: str, candidates: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the candidate nearest to `word`, or "" where none is near."""
+    match = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.5)
+    return f" Did you mean '{match[0]}'?" if match else ""
+
+
+def unknown(kind: str, word: str, candidates: Iterable[str]) -> UserError:
+    """Return the error for a name that is none of `candidates`: the closest one, then all of them."""
+    names = list(candidates)
+    return UserError(f"unknown {kind} '{word}'.{closest(word, names)} Known: {', '.join(names)}.")

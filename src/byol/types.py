@@ -1,0 +1,68 @@
+"""The shapes that the layers hand to each other, stated once.
+
+Letters in shape comments: B images in a batch, N images in a set, C channels, H x W pixels,
+S output side, D width of a vector.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class View:
+    """One augmented view of a batch of images."""
+
+    image: Tensor
+    """[B,C,S,S] float32."""
+    box: Tensor | None
+    """[B,4] x0 y0 x1 y1 of the crop in [0,1] of the source image; None after an affine."""
+    flipped: Tensor
+    """[B] bool: mirrored left to right after the crop."""
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """What one forward pass of a learner yields; all but the loss is detached."""
+
+    loss: Tensor
+    """Scalar, with gradient."""
+    projection: Tensor
+    """[2B,D] online projections of both views, the first view's first."""
+    target: Tensor
+    """[2B,D] target projections of both views, in the same order."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """Vectors of a whole image set, in the set's order."""
+
+    vectors: Tensor
+    """[N,D] float32 on the CPU."""
+    labels: Tensor | None
+    """[N] int64, or None where the images have no labels."""
+    keys: Sequence[str]
+    """An id or a path for each image."""
+
+
+class ImageSet(Protocol):
+    """Images in a fixed order, read one at a time."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """An id or a path for each image."""
+
+    @property
+    def labels(self) -> Tensor | None:
+        """[N] int64 in 0..classes-1, or None."""
+
+    @property
+    def class_names(self) -> Sequence[str] | None:
+        """The name of each label, or None where there are no labels."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Return image `index` as uint8 [C,H,W]; H and W may differ from image to image."""
