@@ -1,0 +1,221 @@
+"""Draw: one set of random parameters for each image, from an explicit generator.
+
+Everything random about a view is decided here, on the generator's device and without a
+synchronisation; `byol.augment.apply` is a plain function of images and these parameters.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Generator, Tensor
+
+from byol.augment.presets import Affine, Crop, Intensity, Jitter, ViewSpec
+
+NONE, BRIGHTNESS, CONTRAST, SATURATION = 0, 1, 2, 3
+"""Kinds of blend in `PhotometricDraw.blend_kind`. Hue is the fourth operation of the jitter."""
+_HUE = 0  # Hue's column in the drawn order; the blends' columns are their kinds.
+
+
+class _Parameters:
+    """Tensors with one row an image, moved and sliced together."""
+
+    def to(self, device: torch.device) -> Self:
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def __getitem__(self, rows: slice | Tensor) -> Self:
+        return self._map(lambda tensor: tensor[rows])
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        tensors = {name: None if value is None else function(value) for name, value in vars(self).items()}
+        return type(self)(**tensors)
+
+
+@dataclass(frozen=True)
+class GeometricDraw(_Parameters):
+    """Where the view comes from: an integer crop box or an affine map, and whether it is mirrored."""
+
+    box: Tensor | None
+    """[B,4] int64 top, left, height, width in source pixels."""
+    affine: Tensor | None
+    """[B,2,3] as torch's affine_grid takes it: output coordinates to input coordinates."""
+    flip: Tensor
+    """[B] bool."""
+
+
+@dataclass(frozen=True)
+class PhotometricDraw(_Parameters):
+    """What happens to the colours. A parameter that does nothing stands for "not this image".
+
+    The jitter's four operations come in a random order. At most three blends stand before the
+    hue shift and at most three after it, so six blend slots around one hue shift hold every order.
+    """
+
+    blend_kind: Tensor | None
+    """[B,6] int64: NONE, BRIGHTNESS, CONTRAST or SATURATION; slots 0-2 before the hue, 3-5 after."""
+    blend_factor: Tensor | None
+    """[B,6] float32, 1 where the slot is empty."""
+    hue: Tensor | None
+    """[B] float32 turns, 0 for no shift."""
+    gain: Tensor | None
+    """[B] float32, and `offset` [B]: intensity."""
+    offset: Tensor | None
+    grey: Tensor | None
+    """[B] bool."""
+    blur_sigma: Tensor | None
+    """[B] float32 pixels, 0 for no blur."""
+    threshold: Tensor | None
+    """[B] float32: solarize from here up, 2 for no solarization."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """All random parameters of one view of a batch."""
+
+    geometric: GeometricDraw
+    photometric: PhotometricDraw
+
+    def to(self, device: torch.device) -> "Draw":
+        """Move to a device without waiting for it."""
+        return Draw(self.geometric.to(device), self.photometric.to(device))
+
+    def __getitem__(self, rows: slice | Tensor) -> "Draw":
+        return Draw(self.geometric[rows], self.photometric[rows])
+
+
+def draw(
+    spec: ViewSpec, count: int, height: int, width: int, channels: int = 3, generator: Generator | None = None
+) -> Draw:
+    """Draw the parameters of one view for each of `count` images of `height` x `width` pixels.
+
+    Args:
+        spec: the view's operations, their probabilities and ranges.
+        count: number of images B.
+        height: side of the source images in pixels.
+        width: as `height`.
+        channels: operations that need RGB are left out when this is not 3.
+        generator: source of randomness, on any device; torch's CPU generator by default.
+    """
+    return Draw(
+        draw_geometric(spec, count, height, width, generator),
+        draw_photometric(spec, count, channels, generator),
+    )
+
+
+def draw_geometric(
+    spec: ViewSpec, count: int, height: int, width: int, generator: Generator | None = None
+) -> GeometricDraw:
+    """Draw crop or affine, and flip, for each of `count` images."""
+    box = None if spec.crop is None else _crop_boxes(spec.crop, count, height, width, generator)
+    affine = None if spec.affine is None else _affine_maps(spec.affine, count, generator)
+    return GeometricDraw(box, affine, _happens(spec.flip, count, generator))
+
+
+def draw_photometric(
+    spec: ViewSpec, count: int, channels: int, generator: Generator | None = None
+) -> PhotometricDraw:
+    """Draw everything after the geometry for each of `count` images."""
+    kind, factor, hue = _jitter(spec.jitter, count, channels, generator)
+    gain, offset = _intensity(spec.intensity, count, generator)
+    grey = _happens(spec.grey, count, generator) if spec.grey and channels == 3 else None
+    sigma = _uniform(spec.blur_sigma, (count,), generator) if spec.blur else None
+    if sigma is not None:
+        sigma = torch.where(_happens(spec.blur, count, generator), sigma, 0.0)
+    threshold = None
+    if spec.solarize:
+        threshold = torch.where(_happens(spec.solarize, count, generator), spec.solarize_threshold, 2.0)
+    return PhotometricDraw(kind, factor, hue, gain, offset, grey, sigma, threshold)
+
+
+def _rand(shape: tuple[int, ...], generator: Generator | None) -> Tensor:
+    return torch.rand(shape, generator=generator, device=generator.device if generator else "cpu")
+
+
+def _uniform(bounds: tuple[float, float], shape: tuple[int, ...], generator: Generator | None) -> Tensor:
+    low, high = bounds
+    return low + (high - low) * _rand(shape, generator)
+
+
+def _happens(probability: float, count: int, generator: Generator | None) -> Tensor:
+    return _rand((count,), generator) < probability
+
+
+def _crop_boxes(crop: Crop, count: int, height: int, width: int, generator: Generator | None) -> Tensor:
+    """Return integer boxes [B,4] (top, left, height, width), drawn as torchvision draws them."""
+    tries = 10
+    area = height * width * _uniform(crop.scale, (count, tries), generator)
+    low, high = math.log(crop.ratio[0]), math.log(crop.ratio[1])
+    ratio = _uniform((low, high), (count, tries), generator).exp()
+    widths = (area * ratio).sqrt().round().long()  # [B,10]
+    heights = (area / ratio).sqrt().round().long()
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    first = fits.int().argmax(dim=1, keepdim=True)  # the first try that fits; 0 where none does
+    fallback_height, fallback_width = _central_size(crop, height, width)
+    any_fits = fits.any(dim=1)
+    box_width = torch.where(any_fits, widths.gather(1, first).squeeze(1), fallback_width)
+    box_height = torch.where(any_fits, heights.gather(1, first).squeeze(1), fallback_height)
+    place = _rand((count, 2), generator)
+    # The product of a float32 just under 1 can round up to the count itself.
+    top = torch.minimum((place[:, 0] * (height - box_height + 1)).long(), height - box_height)
+    left = torch.minimum((place[:, 1] * (width - box_width + 1)).long(), width - box_width)
+    top = torch.where(any_fits, top, (height - fallback_height) // 2)
+    left = torch.where(any_fits, left, (width - fallback_width) // 2)
+    return torch.stack([top, left, box_height, box_width], dim=1)  # [B,4]
+
+
+def _central_size(crop: Crop, height: int, width: int) -> tuple[int, int]:
+    """Return height and width of the crop torchvision falls back to: the largest of allowed aspect."""
+    if width / height < crop.ratio[0]:
+        return round(width / crop.ratio[0]), width
+    if width / height > crop.ratio[1]:
+        return height, round(height * crop.ratio[1])
+    return height, width
+
+
+def _affine_maps(affine: Affine, count: int, generator: Generator | None) -> Tensor:
+    """Return maps [B,2,3] from output to input coordinates, both in [-1,1]."""
+    scale = _uniform(affine.scale, (count,), generator)
+    angle = _uniform((-affine.rotation, affine.rotation), (count,), generator)
+    shear = _uniform((-affine.shear, affine.shear), (count,), generator).tan()
+    shift = _uniform((-2 * affine.translation, 2 * affine.translation), (count, 2, 1), generator)
+    cos, sin, ones = angle.cos(), angle.sin(), torch.ones_like(angle)
+    rotation = torch.stack([cos, -sin, sin, cos], dim=1).view(count, 2, 2)
+    shearing = torch.stack([ones, shear, torch.zeros_like(shear), ones], dim=1).view(count, 2, 2)
+    # A glyph drawn at `scale` is read from coordinates 1/scale as far from the centre.
+    linear = (rotation @ shearing) / scale.view(count, 1, 1)
+    return torch.cat([linear, shift], dim=2)  # [B,2,3]
+
+
+def _jitter(
+    jitter: Jitter | None, count: int, channels: int, generator: Generator | None
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return blend kinds [B,6], blend factors [B,6] and hue shifts [B], or three times None."""
+    if jitter is None:
+        return None, None, None
+    strength = (0.0, jitter.brightness, jitter.contrast, jitter.saturation if channels == 3 else 0.0)
+    factor = torch.stack([_uniform((max(0.0, 1 - s), 1 + s), (count,), generator) for s in strength], dim=1)
+    hue = _uniform((-jitter.hue, jitter.hue), (count,), generator)
+    applied = _happens(jitter.probability, count, generator)
+    position = _rand((count, 4), generator).argsort(dim=1)  # [B,4] when each operation's turn comes
+    hue_position = position[:, _HUE, None]
+    slot = torch.where(position < hue_position, position, position - hue_position + 2)
+    slot[:, _HUE] = 6  # a seventh column takes what is not a blend, and is cut off
+    kinds = torch.arange(4, device=slot.device).expand(count, 4) * applied[:, None]
+    blend_kind = torch.zeros(count, 7, dtype=torch.int64, device=slot.device).scatter_(1, slot, kinds)
+    blend_factor = torch.ones(count, 7, device=slot.device).scatter_(1, slot, factor)[:, :6]
+    blend_kind = blend_kind[:, :6]
+    blend_factor = torch.where(blend_kind == NONE, 1.0, blend_factor)
+    return blend_kind, blend_factor, torch.where(applied, hue, 0.0) if channels == 3 else None
+
+
+def _intensity(
+    intensity: Intensity | None, count: int, generator: Generator | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return gains [B] and offsets [B], or twice None."""
+    if intensity is None:
+        return None, None
+    gain = _uniform(intensity.gain, (count,), generator)
+    normal = torch.randn(count, generator=generator, device=gain.device)
+    return gain, normal * intensity.offset_std

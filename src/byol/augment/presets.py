@@ -1,0 +1,105 @@
+"""What a view is made of, and the three published or tried combinations."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from byol.errors import unknown
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# One channel: ImageNet's statistics averaged over its three.
+GREY_MEAN, GREY_STD = 0.449, 0.226
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Random resized crop (torchvision's RandomResizedCrop: ten tries, then the central crop)."""
+
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Area of the crop over the area of the image."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Width over height, drawn log-uniformly."""
+    interpolation: str = "bicubic"
+    """bicubic or bilinear, both antialiased."""
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Random scale, rotation, shear and translation about the centre; zeros outside."""
+
+    scale: tuple[float, float] = (0.75, 1.1)
+    rotation: float = 0.2
+    """Radians to either side; the same for `shear`."""
+    shear: float = 0.2
+    translation: float = 0.15
+    """Fraction of the side, to either side."""
+
+
+@dataclass(frozen=True)
+class Jitter:
+    """Brightness, contrast, saturation and hue in random order, as torchvision's ColorJitter."""
+
+    probability: float = 0.8
+    brightness: float = 0.4
+    """Factors are drawn from 1 +- this; the same for contrast and saturation."""
+    contrast: float = 0.4
+    saturation: float = 0.2
+    hue: float = 0.1
+    """Shift drawn from +- this, in turns of the colour wheel (at most 0.5)."""
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """A gain and an offset for the whole image, for pictures without colour."""
+
+    gain: tuple[float, float] = (0.6, 1.4)
+    offset_std: float = 0.05
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """One view's operations, in the order in which they are applied. None leaves an operation out."""
+
+    crop: Crop | None = None
+    affine: Affine | None = None
+    flip: float = 0.0
+    """Probability; the same for `grey`, `blur` and `solarize`."""
+    jitter: Jitter | None = None
+    intensity: Intensity | None = None
+    grey: float = 0.0
+    blur: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    solarize: float = 0.0
+    solarize_threshold: float = 0.5
+    """Pixels at or above it (in [0,1]) are inverted."""
+
+
+# BYOL, Table 6: T blurs always and never solarizes, T' blurs 1 in 10 and solarizes 1 in 5.
+_IMAGENET = ViewSpec(crop=Crop(), flip=0.5, jitter=Jitter(), grey=0.2, blur=1.0)
+# 32-96 pixels: too few for a blur to leave much (as solo-learn and lightly on CIFAR-10).
+_SMALL = replace(_IMAGENET, crop=Crop(interpolation="bilinear"), blur=0.0)
+# Digits and letters: mirroring or cropping them changes what they are.
+_GLYPH = ViewSpec(affine=Affine(), intensity=Intensity())
+
+PRESETS: dict[str, tuple[ViewSpec, ViewSpec]] = {
+    "imagenet": (_IMAGENET, replace(_IMAGENET, blur=0.1, solarize=0.2)),
+    "small": (_SMALL, replace(_SMALL, solarize=0.2)),
+    "glyph": (_GLYPH, _GLYPH),
+}
+
+
+def preset_named(name: str) -> tuple[ViewSpec, ViewSpec]:
+    """Return the two view specifications of a preset.
+
+    Raises:
+        UserError: no preset has this name.
+    """
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def normalization(channels: int) -> tuple[Sequence[float], Sequence[float]]:
+    """Return the mean and standard deviation per channel: ImageNet's, or its grey for other counts."""
+    if channels == 3:
+        return IMAGENET_MEAN, IMAGENET_STD
+    return (GREY_MEAN,) * channels, (GREY_STD,) * channels

@@ -1,0 +1,120 @@
+"""The bundle: a trained backbone as tensors and JSON, with the preprocessing that belongs to it.
+
+`model.safetensors` holds the weights, `config.json` how to build the network, its input and its
+origin. A folder that has both is a bundle; a run directory keeps its own under `model/`.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from byol.augment.evaluation import Preprocess
+from byol.core.backbone import Backbone, build_backbone
+from byol.errors import UserError
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+def save_bundle(
+    folder: Path, backbone: Backbone, architecture: dict[str, Any] | None, origin: dict[str, Any]
+) -> None:
+    """Write a backbone so that `load_backbone` gives it back bit for bit; replaces an older bundle.
+
+    Args:
+        folder: made if it is missing.
+        backbone: with its `preprocess`.
+        architecture: what `build_backbone` returned, or None for a network of the user's own.
+        origin: plain values to keep with it: method, data, epoch, seed.
+    """
+    from safetensors.torch import save_file
+
+    assert backbone.preprocess is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "architecture": architecture,
+        "hidden_layer": backbone.hidden_layer,
+        "image_size": backbone.image_size,
+        "channels": backbone.channels,
+        "num_features": backbone.num_features,
+        "preprocess": backbone.preprocess.to_dict(),
+        "origin": origin,
+    }
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.net.state_dict().items()}
+    # Tied weights share memory, which safetensors refuses to write twice.
+    state = {name: tensor.clone() for name, tensor in state.items()}
+    save_file(state, folder / f".{WEIGHTS}")
+    (folder / f".{CONFIG}").write_text(json.dumps(config, indent=2) + "\n")
+    os.replace(folder / f".{WEIGHTS}", folder / WEIGHTS)
+    os.replace(folder / f".{CONFIG}", folder / CONFIG)
+
+
+def load_backbone(run_or_bundle: str | Path, net: nn.Module | None = None) -> Backbone:
+    """Load a trained backbone in eval mode.
+
+    Args:
+        run_or_bundle: a run directory or a bundle folder.
+        net: an untrained copy of the network; needed where the backbone was the user's own module.
+
+    Returns:
+        A module from images [B,C,S,S] to vectors [B,D], with `.num_features` = D and `.preprocess`,
+        which makes its input of uint8 images.
+
+    Raises:
+        UserError: there is no bundle, `net` is missing, or the weights do not fit it exactly.
+    """
+    from safetensors.torch import load_file
+
+    folder = bundle_folder(run_or_bundle)
+    config = json.loads((folder / CONFIG).read_text())
+    backbone = _build(config, net, folder)
+    load_exactly(backbone.net, load_file(folder / WEIGHTS), str(folder / WEIGHTS))
+    backbone.preprocess = Preprocess.from_dict(config["preprocess"])
+    backbone.origin = config["origin"]
+    return backbone.eval()
+
+
+def bundle_folder(run_or_bundle: str | Path) -> Path:
+    """Return the folder that holds the bundle of a run directory or is one.
+
+    Raises:
+        UserError: neither is the case.
+    """
+    path = Path(run_or_bundle)
+    for folder in (path, path / "model"):
+        if (folder / WEIGHTS).is_file() and (folder / CONFIG).is_file():
+            return folder
+    reason = f"no {WEIGHTS} and {CONFIG} there or in its model/" if path.exists() else "no such folder"
+    raise UserError(f"'{path}' is neither a run directory nor a bundle: {reason}")
+
+
+def load_exactly(net: nn.Module, state: dict[str, Any], source: str) -> None:
+    """Load a state dict whose names and shapes must match, or load nothing.
+
+    Raises:
+        UserError: listing what is missing, unexpected or of another shape.
+    """
+    own = net.state_dict()
+    problems = {
+        "missing": [name for name in own if name not in state],
+        "unexpected": [name for name in state if name not in own],
+        "of another shape": [n for n in own if n in state and own[n].shape != state[n].shape],
+    }
+    told = [f"{kind}: {_listed(names)}" for kind, names in problems.items() if names]
+    if told:
+        raise UserError(f"the weights in {source} do not fit the backbone ({'; '.join(told)})")
+    net.load_state_dict(state)
+
+
+def _build(config: dict[str, Any], net: nn.Module | None, folder: Path) -> Backbone:
+    if net is not None:
+        return Backbone(net, config["image_size"], config["hidden_layer"], config["channels"])
+    if config["architecture"] is None:
+        raise UserError(f"{folder} holds a network of your own: pass an untrained copy of it as `net`")
+    return build_backbone(**config["architecture"])[0]
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

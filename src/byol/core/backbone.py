@@ -1,0 +1,262 @@
+"""Backbones: any module, or any timm name, as a map from images to vectors [B,D]."""
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from byol.augment.evaluation import Preprocess
+from byol.errors import UserError, closest
+
+
+class Backbone(nn.Module):
+    """A network whose representation [B,D] is its output, or the pooled output of one of its layers.
+
+    Four-dimensional representations are averaged over space (channels-last layouts are recognised
+    by comparing their sides with the image's), three-dimensional ones over their patch tokens.
+
+    Args:
+        net: any module that takes [B,C,H,W].
+        image_size: side of the images that it will see, in pixels.
+        hidden_layer: dotted name of a sub-module, index among the children, or None for the
+            network's own output.
+        channels: of the images; None: those of the network's first convolution.
+        preprocess: the fixed preprocessing that belongs to the weights, where known.
+
+    Attributes:
+        num_features: width D, measured by a forward pass in eval mode.
+        unreached: names of the parameters of `net` that the representation does not depend on.
+        origin: where loaded weights come from (method, data, epoch, seed); empty otherwise.
+
+    Raises:
+        UserError: there is no such layer, or the network cannot take such images.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        image_size: int,
+        hidden_layer: str | int | None = None,
+        channels: int | None = None,
+        preprocess: Preprocess | None = None,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.image_size = image_size
+        self.channels = channels or first_convolution_channels(net)
+        self.hidden_layer = hidden_layer
+        self.preprocess = preprocess
+        self.origin: dict[str, Any] = {}
+        self._capture: _Capture | None = None
+        if hidden_layer is not None:
+            self._capture = _Capture()
+            find_layer(net, hidden_layer).register_forward_hook(self._capture)
+        self.num_features, self.unreached = self._measure()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return representations [B,D] of images [B,C,H,W]."""
+        if self._capture is None:
+            output = self.net(images)
+        else:
+            self._capture.active = True
+            self.net(images)
+            output = self._capture.take()
+        return pooled(output, images, self.net)
+
+    def _measure(self) -> tuple[int, list[str]]:
+        """Run one image of zeros in eval mode, so that no running statistic moves."""
+        parameters = {n: p for n, p in self.net.named_parameters() if p.requires_grad}
+        modes = {module: module.training for module in self.modules()}
+        like = next(self.net.parameters(), torch.zeros(()))
+        shape = (2, self.channels, self.image_size, self.image_size)
+        try:
+            with torch.enable_grad():
+                output = self.eval()(torch.zeros(shape, device=like.device, dtype=like.dtype))
+                gradients = _gradients(output, list(parameters.values()))
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise UserError(
+                f"the backbone cannot take {self.channels} x {self.image_size} x {self.image_size} images "
+                f"(image_size {self.image_size}, channels {self.channels}): {str(error).splitlines()[0]}"
+            ) from error
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+        unreached = [name for name, grad in zip(parameters, gradients, strict=True) if grad is None]
+        return output.shape[1], unreached
+
+
+class _Capture:
+    """A forward hook that keeps one output, only while asked to; it is copied along with its network."""
+
+    def __init__(self) -> None:
+        self.active = False
+        self.output: Tensor | None = None
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if self.active:
+            self.output = output
+
+    def take(self) -> Tensor:
+        """Return the output and let go of it."""
+        output, self.output, self.active = self.output, None, False
+        if output is None:
+            raise UserError("the hidden layer was not reached by the forward pass; choose another one")
+        return output
+
+
+def _gradients(output: Tensor, parameters: list[Tensor]) -> tuple[Tensor | None, ...]:
+    if not parameters or not output.requires_grad:
+        return (None,) * len(parameters)
+    return torch.autograd.grad(output.sum(), parameters, allow_unused=True)
+
+
+def find_layer(net: nn.Module, layer: str | int) -> nn.Module:
+    """Return the sub-module with this dotted name, or the child with this index (-1 is the last).
+
+    Raises:
+        UserError: none has; the message gives the closest name and the candidates.
+    """
+    if isinstance(layer, int):
+        children = list(net.children())
+        if not -len(children) <= layer < len(children):
+            raise UserError(f"hidden layer {layer}: the network has {len(children)} children")
+        return children[layer]
+    modules = dict(net.named_modules())
+    if layer and layer in modules:
+        return modules[layer]
+    top = [name for name in modules if name and "." not in name]
+    raise UserError(
+        f"the network has no layer '{layer}'.{closest(layer, modules)} "
+        f"Layers: {', '.join(top)} (and dotted names inside them)."
+    )
+
+
+def pooled(output: Tensor, images: Tensor, net: nn.Module) -> Tensor:
+    """Average [B,D,h,w] or [B,h,w,D] over space and [B,T,D] over patch tokens; keep [B,D]."""
+    if output.ndim == 4:
+        return output.mean(dim=(1, 2) if _channels_last(output, images) else (2, 3))  # [B,D]
+    if output.ndim == 3:
+        return output[:, _prefix_tokens(output, net) :].mean(dim=1)  # [B,D]
+    return output.flatten(1)
+
+
+def _channels_last(output: Tensor, images: Tensor) -> bool:
+    """Say whether the last dimension holds the channels: when only the two before it are shaped
+    like the image."""
+    _, a, b, c = output.shape
+    height, width = images.shape[-2:]
+    return b * width != c * height and a * width == b * height
+
+
+def _prefix_tokens(output: Tensor, net: nn.Module) -> int:
+    """Return how many tokens stand before the patches: the network's word, else 1 where the rest
+    makes a square."""
+    told = getattr(net, "num_prefix_tokens", None)
+    if isinstance(told, int):
+        return told
+    tokens = output.shape[1]
+    is_square = math.isqrt(tokens) ** 2 == tokens
+    return 1 if not is_square and math.isqrt(tokens - 1) ** 2 == tokens - 1 else 0
+
+
+def first_convolution_channels(net: nn.Module) -> int:
+    """Return the input channels of the first convolution, or 3 where there is none."""
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels
+    return 3
+
+
+# ResNets of He et al. 2015 (section 4.2) for small images: three stages, 6n+2 layers; (n, width).
+CIFAR_RESNETS = {
+    "resnet8_16": (1, 16),
+    "resnet8_24": (1, 24),
+    "resnet8_32": (1, 32),
+    "resnet8_64": (1, 64),
+    "resnet14_32": (2, 32),
+    "resnet20_16": (3, 16),
+}
+
+STEMS = ("standard", "small")
+
+
+def build_backbone(
+    name: str, image_size: int, channels: int = 3, stem: str | None = None
+) -> tuple[Backbone, dict[str, Any]]:
+    """Build an untrained backbone by name.
+
+    Args:
+        name: any timm name, or one of `CIFAR_RESNETS`.
+        image_size: side of the images in pixels; ViT and Swin are built for it.
+        channels: of the images.
+        stem: for ResNets, "small" (3x3 stride 1, no max-pool) or "standard" (7x7 stride 2,
+            max-pool); None: small below 112 pixels.
+
+    Returns:
+        The backbone, and the plain values from which `build_backbone(**values)` makes it again.
+
+    Raises:
+        UserError: the name is unknown, or the network cannot take such images.
+    """
+    is_resnet = name in CIFAR_RESNETS or name.startswith(("resnet", "resnext", "wide_resnet"))
+    if stem is not None and stem not in STEMS:
+        raise UserError(f"unknown stem '{stem}'.{closest(stem, STEMS)} Known: {', '.join(STEMS)}.")
+    stem = (stem or ("small" if image_size < 112 else "standard")) if is_resnet else None
+    net = _cifar_resnet(name, channels) if name in CIFAR_RESNETS else _timm(name, image_size, channels)
+    if stem == "small":
+        _make_stem_small(net)
+    architecture = {"name": name, "image_size": image_size, "channels": channels, "stem": stem}
+    return Backbone(net, image_size, channels=channels), architecture
+
+
+def _timm(name: str, image_size: int, channels: int) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        names = [*CIFAR_RESNETS, *timm.list_models()]
+        raise UserError(
+            f"unknown backbone '{name}'.{closest(name, names)} "
+            f"Any timm name will do, or one of {', '.join(CIFAR_RESNETS)}."
+        )
+    settings: dict[str, Any] = {"pretrained": False, "num_classes": 0, "in_chans": channels}
+    try:
+        if _takes_image_size(name):
+            settings["img_size"] = image_size
+        return cast(nn.Module, timm.create_model(name, **settings))
+    except (AssertionError, ValueError, RuntimeError, ZeroDivisionError) as error:
+        raise UserError(f"backbone '{name}' cannot take images of side {image_size}: {error}") from error
+
+
+def _takes_image_size(name: str) -> bool:
+    """Say whether the network is built for one image side (ViT, Swin and their kin)."""
+    import timm
+
+    return bool(timm.get_pretrained_cfg(name).fixed_input_size) if timm.is_model(name) else False
+
+
+def _cifar_resnet(name: str, channels: int) -> nn.Module:
+    from timm.models.resnet import BasicBlock, ResNet
+
+    depth, width = CIFAR_RESNETS[name]
+    net = ResNet(
+        BasicBlock, [depth] * 3, num_classes=0, in_chans=channels, channels=(width, 2 * width, 4 * width)
+    )
+    net.layer4 = nn.Identity()  # timm's forward names four stages
+    return cast(nn.Module, net)
+
+
+def _make_stem_small(net: nn.Module) -> None:
+    """Replace a ResNet's stem for small images, as everyone does on CIFAR-10 (SimCLR, appendix B.9)."""
+    convolution = next(module for module in net.modules() if isinstance(module, nn.Conv2d))
+    owner, attribute = next(
+        (module, name)
+        for module in net.modules()
+        for name, child in module.named_children()
+        if child is convolution
+    )
+    small = nn.Conv2d(convolution.in_channels, convolution.out_channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(small.weight, mode="fan_out", nonlinearity="relu")
+    setattr(owner, attribute, small)
+    if hasattr(net, "maxpool"):
+        net.maxpool = nn.Identity()

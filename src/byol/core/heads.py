@@ -1,0 +1,40 @@
+"""Projector and predictor: two-layer perceptrons."""
+
+from torch import nn
+
+
+def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Return Linear - BN - ReLU - Linear(no bias): BYOL's projector and predictor.
+
+    Section 3.2, with the biases of the official code (`networks.py`): on in the first layer, off in the second.
+    """
+    return nn.Sequential(
+        nn.Linear(inputs, hidden),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, outputs, bias=False),
+    )
+
+
+def simsiam_projector(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """Return SimSiam's three-layer projector, normalised at its output too (arXiv 2011.10566, section 3)."""
+    return nn.Sequential(
+        nn.Linear(inputs, hidden, bias=False),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, hidden, bias=False),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, outputs, bias=False),
+        nn.BatchNorm1d(outputs, affine=False),
+    )
+
+
+def simsiam_predictor(width: int, bottleneck: int) -> nn.Sequential:
+    """Return SimSiam's predictor: a bottleneck, normalised inside only."""
+    return nn.Sequential(
+        nn.Linear(width, bottleneck, bias=False),
+        nn.BatchNorm1d(bottleneck),
+        nn.ReLU(inplace=True),
+        nn.Linear(bottleneck, width),
+    )

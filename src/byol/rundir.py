@@ -1,0 +1,111 @@
+"""The run directory: the name of every file in it, and how each is read and written."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from byol.errors import UserError
+
+
+class RunDirectory:
+    """Paths and files of one run. Constructing it touches nothing."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_file = self.path / "config.yaml"
+        self.environment_file = self.path / "env.json"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.results_file = self.path / "results.json"
+        self.views_picture = self.path / "views.png"
+        self.checkpoints = self.path / "checkpoints"
+        self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.model = self.path / "model"
+        self.cache = self.path / "cache"
+
+    @classmethod
+    def existing(cls, path: str | Path) -> "RunDirectory":
+        """Open a run that is there.
+
+        Raises:
+            UserError: the folder is missing or holds no run.
+        """
+        run = cls(path)
+        if not run.config_file.is_file():
+            reason = "it has no config.yaml" if run.path.is_dir() else "no such folder"
+            raise UserError(f"'{path}' is not a run directory: {reason}")
+        return run
+
+    def refuse_existing(self) -> None:
+        """Raise UserError where the folder exists and holds anything: runs are never overwritten."""
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise UserError(
+                f"'{self.path}' exists: choose another --out, remove it, or continue it with --resume {self.path}"
+            )
+
+    def config(self) -> dict[str, Any]:
+        """Return the resolved settings of the run."""
+        import yaml
+
+        values: dict[str, Any] = yaml.safe_load(self.config_file.read_text())
+        return values
+
+    def write_config(self, values: dict[str, Any]) -> None:
+        """Write the resolved settings; `byol pretrain --config` runs them again."""
+        import yaml
+
+        write_atomically(self.config_file, yaml.safe_dump(values, sort_keys=False))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the logged records, oldest first."""
+        if not self.metrics_file.is_file():
+            return []
+        return [json.loads(line) for line in self.metrics_file.read_text().splitlines()]
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Add one line to metrics.jsonl."""
+        with self.metrics_file.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def cut_metrics(self, step: int) -> None:
+        """Drop the records after optimizer step `step`, and a last line that a crash cut short."""
+        if not self.metrics_file.is_file():
+            return
+        lines = [line for line in self.metrics_file.read_text().splitlines() if _is_up_to(line, step)]
+        write_atomically(self.metrics_file, "".join(line + "\n" for line in lines))
+
+    def results(self) -> list[dict[str, Any]]:
+        """Return the records of results.json, oldest first; empty where nothing was evaluated."""
+        if not self.results_file.is_file():
+            return []
+        records: list[dict[str, Any]] = json.loads(self.results_file.read_text())
+        return records
+
+    def append_results(self, records: list[dict[str, Any]]) -> None:
+        """Add records to results.json."""
+        append_records(self.results_file, records)
+
+
+def append_records(file: Path, records: list[dict[str, Any]]) -> None:
+    """Add records to a JSON list, made if it is missing."""
+    before = json.loads(file.read_text()) if file.is_file() else []
+    lines = ",\n".join("  " + json.dumps(record) for record in [*before, *records])
+    write_atomically(file, f"[\n{lines}\n]\n")
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Write to a file of the same folder, then rename: readers see the old text or the new one."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _is_up_to(line: str, step: int) -> bool:
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except ValueError:
+        return False
