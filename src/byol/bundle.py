@@ -5,7 +5,6 @@ origin. A folder that has both is a bundle; a run directory keeps its own under 
 """
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +46,8 @@ def save_bundle(
     state = {name: tensor.clone() for name, tensor in state.items()}
     save_file(state, folder / f".{WEIGHTS}")
     (folder / f".{CONFIG}").write_text(json.dumps(config, indent=2) + "\n")
-    os.replace(folder / f".{WEIGHTS}", folder / WEIGHTS)
-    os.replace(folder / f".{CONFIG}", folder / CONFIG)
+    (folder / f".{WEIGHTS}").replace(folder / WEIGHTS)
+    (folder / f".{CONFIG}").replace(folder / CONFIG)
 
 
 def load_backbone(run_or_bundle: str | Path, net: nn.Module | None = None) -> Backbone:

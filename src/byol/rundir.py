@@ -40,7 +40,8 @@ class RunDirectory:
         """Raise UserError where the folder exists and holds anything: runs are never overwritten."""
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UserError(
-                f"'{self.path}' exists: choose another --out, remove it, or continue it with --resume {self.path}"
+                f"'{self.path}' exists: choose another --out, remove it, "
+                f"or continue it with --resume {self.path}"
             )
 
     def config(self) -> dict[str, Any]:
@@ -99,7 +100,7 @@ def write_atomically(file: Path, text: str) -> None:
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         temporary.write_text(text)
-        os.replace(temporary, file)
+        temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
 

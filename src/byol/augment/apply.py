@@ -27,7 +27,9 @@ def apply(images: Tensor, draw: Draw, size: int, interpolation: str = "bicubic")
         [B,C,S,S] float32 in [0,1].
     """
     chunks = [
-        photometric(geometric(images[rows], draw.geometric[rows], size, interpolation), draw.photometric[rows])
+        photometric(
+            geometric(images[rows], draw.geometric[rows], size, interpolation), draw.photometric[rows]
+        )
         for rows in _chunks(images, size)
     ]
     return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
@@ -67,7 +69,9 @@ def _to_grey(images: Tensor, grey: Tensor) -> Tensor:
     return torch.where(grey.view(-1, 1, 1, 1), colour.to_grey(images), images)
 
 
-def _where(concerned: Tensor, operation: Callable[..., Tensor], images: Tensor, *parameters: Tensor) -> Tensor:
+def _where(
+    concerned: Tensor, operation: Callable[..., Tensor], images: Tensor, *parameters: Tensor
+) -> Tensor:
     """Run `operation` on the images it concerns.
 
     On a CPU the others are left out; elsewhere finding them would make the host wait for the device,

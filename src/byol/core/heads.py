@@ -6,7 +6,8 @@ from torch import nn
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     """Return Linear - BN - ReLU - Linear(no bias): BYOL's projector and predictor.
 
-    Section 3.2, with the biases of the official code (`networks.py`): on in the first layer, off in the second.
+    Section 3.2, with the biases of the official code (`networks.py`): the first layer has one, the second
+    has none.
     """
     return nn.Sequential(
         nn.Linear(inputs, hidden),

@@ -1,0 +1,41 @@
+"""BYOL: turn unlabelled images into a backbone. Public names load on first use, torch with them."""
+
+import importlib
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from byol.augment.views import views as views
+    from byol.bundle import load_backbone as load_backbone
+    from byol.core.learner import BYOL as BYOL
+    from byol.evaluation.embedding import embed as embed
+    from byol.evaluation.run import evaluate as evaluate
+    from byol.optim.lars import LARS as LARS
+    from byol.reporting.demonstration import demo as demo
+    from byol.training.run import pretrain as pretrain
+
+_HOMES = {
+    "BYOL": "byol.core.learner",
+    "LARS": "byol.optim.lars",
+    "demo": "byol.reporting.demonstration",
+    "embed": "byol.evaluation.embedding",
+    "evaluate": "byol.evaluation.run",
+    "load_backbone": "byol.bundle",
+    "pretrain": "byol.training.run",
+    "views": "byol.augment.views",
+}
+
+__version__ = _version("byol")
+__all__ = ["BYOL", "LARS", "demo", "embed", "evaluate", "load_backbone", "pretrain", "views"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'byol' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

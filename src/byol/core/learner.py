@@ -1,0 +1,231 @@
+"""BYOL and SimSiam as one module that wraps any network, for any training loop."""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from byol.augment.presets import normalization
+from byol.augment.views import Preset, normalized, views
+from byol.core.backbone import Backbone
+from byol.core.heads import mlp, simsiam_predictor, simsiam_projector
+from byol.core.losses import negative_cosine, regression_loss
+from byol.core.target import TargetNetwork
+from byol.errors import UserError
+from byol.types import StepOutput
+
+log = logging.getLogger(__name__)
+Augmentation = Callable[[Tensor], Tensor]
+
+
+class BYOL(nn.Module):
+    """Bootstrap Your Own Latent (arXiv 2006.07733): predict a slow copy of yourself across two views.
+
+    Wrap a network, call the learner on images, step your optimizer, then call
+    `update_moving_average`. The network itself is what gets trained::
+
+        learner = byol.BYOL(resnet, image_size=224, hidden_layer="avgpool")
+        optimizer = torch.optim.Adam(learner.online_parameters(), lr=3e-4)
+        loss = learner(images)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        learner.update_moving_average()
+
+    Args:
+        net: any module that takes [B,C,H,W]; used as it is, not copied.
+        image_size: side S of the views in pixels.
+        hidden_layer: whose output is the representation: a child's index, a (dotted) name, or None
+            for the network's own output. Maps are averaged over space, tokens over the patches.
+        projection_size: width D of the projections; None: 256, SimSiam 2048.
+        projection_hidden_size: of projector and predictor; None: 4096, SimSiam 2048 (whose
+            predictor has a quarter of it).
+        augment_fn: replaces the views' preset; gets floats [B,C,H,W] in [0,1], and what it returns
+            is used as it is.
+        augment_fn2: for the second view; None: `augment_fn`.
+        moving_average_decay: tau_base, 0 to 1.
+        use_momentum: False is SimSiam (arXiv 2011.10566): no target network, its own heads and loss.
+        sync_batchnorm: compute batch statistics over all processes; None: where there are several,
+            each on a GPU.
+        channels: of the images; None: those of the network's first convolution.
+        total_steps: number of optimizer steps K over which tau rises to 1; None keeps it constant.
+        preset: of the views, as `byol.views` takes it.
+        concatenate_views: one forward pass for both views. Cheaper in places, but batch
+            normalisation then mixes their statistics, which the published method does not.
+
+    Raises:
+        UserError: the hidden layer does not exist, the network cannot take such images, or
+            `sync_batchnorm` is asked for on a CPU.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        image_size: int,
+        hidden_layer: str | int | None = -2,
+        projection_size: int | None = None,
+        projection_hidden_size: int | None = None,
+        augment_fn: Augmentation | None = None,
+        augment_fn2: Augmentation | None = None,
+        moving_average_decay: float = 0.99,
+        use_momentum: bool = True,
+        sync_batchnorm: bool | None = None,
+        channels: int | None = None,
+        total_steps: int | None = None,
+        *,
+        preset: Preset = "imagenet",
+        concatenate_views: bool = False,
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.augment_fn = augment_fn
+        self.augment_fn2 = augment_fn2 or augment_fn
+        self.preset = preset
+        self.use_momentum = use_momentum
+        self.concatenate_views = concatenate_views
+        default_width, default_hidden = (256, 4096) if use_momentum else (2048, 2048)
+        width, hidden = projection_size or default_width, projection_hidden_size or default_hidden
+        backbone = Backbone(net, image_size, hidden_layer, channels)
+        projector = (mlp if use_momentum else simsiam_projector)(backbone.num_features, hidden, width)
+        self.online = _OnlineNetwork(backbone, projector)
+        self.predictor = mlp(width, hidden, width) if use_momentum else simsiam_predictor(width, hidden // 4)
+        self._follow(net)
+        self._synchronize_batchnorm(sync_batchnorm)
+        self.target = TargetNetwork(self.online, moving_average_decay, total_steps) if use_momentum else None
+        self._leave_unreached_alone()
+
+    @property
+    def backbone(self) -> Backbone:
+        """The online backbone, from images to representations: what training is for."""
+        return self.online.backbone
+
+    @property
+    def tau(self) -> float | None:
+        """The target's decay rate at the next update; None without a target."""
+        return None if self.target is None else self.target.tau
+
+    def forward(
+        self,
+        images: Tensor,
+        second_view: Tensor | None = None,
+        *,
+        return_embedding: bool = False,
+        return_projection: bool = True,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return the loss of a batch, or embeddings.
+
+        Args:
+            images: [B,C,H,W], uint8 or float in [0,1], of which two views are drawn; with
+                `second_view`, the first of two ready-made views, normalised [B,C,S,S].
+            second_view: the other ready-made view.
+            return_embedding: return what the online network makes of the images instead, without
+                augmentation: projections [B,D] and embeddings (representations).
+            return_projection: False leaves the projections out of that.
+
+        Returns:
+            The loss: 0 to 8 for BYOL (2 - 2 cos in both directions, summed), -1 to 1 for SimSiam.
+
+        Raises:
+            ValueError: fewer than two images in training: batch normalisation has no statistics.
+        """
+        if return_embedding:
+            return self._embed(images, return_projection)
+        if second_view is None:
+            images, second_view = self.draw_views(images)
+        return self.compare(images, second_view).loss
+
+    def draw_views(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return two normalised views [B,C,S,S] of images [B,C,H,W], by the preset or `augment_fn`."""
+        if self.augment_fn is None or self.augment_fn2 is None:
+            return views(images, self.image_size, self.preset)
+        floats = images.float() / 255 if images.dtype == torch.uint8 else images
+        return self.augment_fn(floats), self.augment_fn2(floats)
+
+    def compare(self, view1: Tensor, view2: Tensor) -> StepOutput:
+        """Return loss and projections of two normalised views [B,C,S,S]."""
+        if self.training and len(view1) < 2:
+            raise ValueError("a batch of one image has no batch statistics: use at least two images")
+        online1, online2 = self._on_both(self.online, view1, view2)
+        prediction1, prediction2 = self._on_both(self.predictor, online1, online2)
+        if self.target is None:
+            target1, target2 = online1.detach(), online2.detach()
+            both = negative_cosine(prediction1, target2) + negative_cosine(prediction2, target1)
+            loss = both.mean() / 2
+        else:
+            target1, target2 = self._on_both(self.target, view1, view2)
+            loss = (regression_loss(prediction1, target2) + regression_loss(prediction2, target1)).mean()
+        return StepOutput(loss, torch.cat([online1, online2]).detach(), torch.cat([target1, target2]))
+
+    def update_moving_average(self) -> None:
+        """Move the target one step towards the online network. Call after each optimizer step.
+
+        SimSiam has no target: there the call does nothing.
+        """
+        if self.target is not None:
+            self.target.update(self.online)
+
+    def online_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that the loss trains: what an optimizer needs."""
+        yield from (parameter for _, parameter in self.named_online_parameters())
+
+    def named_online_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield `online_parameters` with their names in this module."""
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad and name not in self.unreached:
+                yield name, parameter
+
+    def _on_both(self, network: nn.Module, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        """Run a network on both views: one pass each, so that each has its own batch statistics."""
+        if self.concatenate_views:
+            return cast(tuple[Tensor, Tensor], network(torch.cat([first, second])).chunk(2))
+        return network(first), network(second)
+
+    def _embed(self, images: Tensor, return_projection: bool) -> Tensor | tuple[Tensor, Tensor]:
+        if self.augment_fn is None:
+            floats = images.float() / 255 if images.dtype == torch.uint8 else images.clone()
+            images = normalized(floats, normalization(images.shape[1]))
+        embedding = self.online.backbone(images)
+        return (self.online.projector(embedding), embedding) if return_projection else embedding
+
+    def _follow(self, net: nn.Module) -> None:
+        """Put the heads where the network's weights are, in their precision."""
+        like = next(net.parameters(), None)
+        if like is not None:
+            self.online.projector.to(like.device, like.dtype)
+            self.predictor.to(like.device, like.dtype)
+
+    def _synchronize_batchnorm(self, wanted: bool | None) -> None:
+        on_gpu = any(parameter.is_cuda for parameter in self.parameters())
+        if wanted and not on_gpu:
+            raise UserError(
+                "sync_batchnorm needs the network on a GPU: torch's SyncBatchNorm takes no CPU tensors"
+            )
+        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        if wanted or (wanted is None and several and on_gpu):
+            nn.SyncBatchNorm.convert_sync_batchnorm(self.online)
+            nn.SyncBatchNorm.convert_sync_batchnorm(self.predictor)
+
+    def _leave_unreached_alone(self) -> None:
+        """Keep parameters that the representation does not depend on (an unused `fc`) out of our way."""
+        self.unreached = {f"online.backbone.net.{name}" for name in self.backbone.unreached}
+        # DistributedDataParallel reads this name; it would otherwise wait for their gradients.
+        self._ddp_params_and_buffers_to_ignore = sorted(self.unreached)
+        if self.unreached:
+            names = ", ".join(sorted(self.backbone.unreached))
+            log.info("not trained, since the hidden layer does not depend on them: %s", names)
+
+
+class _OnlineNetwork(nn.Module):
+    """Backbone, then projector: what the target is a moving average of."""
+
+    def __init__(self, backbone: Backbone, projector: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projector = projector
+
+    def forward(self, images: Tensor) -> Tensor:
+        projection: Tensor = self.projector(self.backbone(images))  # [B,D]
+        return projection

@@ -1,0 +1,62 @@
+"""The target network: a moving average of the online network that no optimizer touches."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from byol.optim.schedules import cosine_tau
+
+
+class TargetNetwork(nn.Module):
+    """A copy of a network that follows it: xi <- tau xi + (1 - tau) theta (BYOL, equation 3).
+
+    Only parameters are averaged. Batch normalisation uses each batch's own statistics, as the
+    online network does, and keeps its own running statistics (official code, `byol_experiment.py`).
+
+    Args:
+        online: the network to copy; its weights at this moment are the target's first.
+        tau: decay rate tau_base, 0 to 1.
+        total_steps: K of the cosine schedule towards 1; None keeps tau constant.
+    """
+
+    step: Tensor
+
+    def __init__(self, online: nn.Module, tau: float, total_steps: int | None = None) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(online).requires_grad_(False)
+        self.tau_base = tau
+        self.total_steps = total_steps
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        # Python's copy of the buffer: reading a buffer on a GPU would make the host wait.
+        self._step: int | None = 0
+
+    @property
+    def tau(self) -> float:
+        """The decay rate of the next update."""
+        return cosine_tau(self._known_step(), self.tau_base, self.total_steps)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """Return target projections [B,D], without gradient."""
+        projection: Tensor = self.network(images)
+        return projection
+
+    @torch.no_grad()
+    def update(self, online: nn.Module) -> None:
+        """Move towards `online` by one step of the average. Call once after each optimizer step."""
+        pairs = zip(self.network.parameters(), online.parameters(), strict=True)
+        targets, sources = zip(*((target, source.detach()) for target, source in pairs), strict=True)
+        torch._foreach_lerp_(list(targets), list(sources), 1 - self.tau)
+        self._step = self._known_step() + 1
+        self.step.fill_(self._step)
+
+    def _known_step(self) -> int:
+        if self._step is None:
+            self._step = int(self.step)
+        return self._step
+
+    def _load_from_state_dict(self, *arguments: Any, **keywords: Any) -> None:
+        super()._load_from_state_dict(*arguments, **keywords)
+        self._step = None  # read the loaded buffer at the next use
