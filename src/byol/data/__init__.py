@@ -1,0 +1,1 @@
+"""Images from names, folders, tables, datasets and tensors, and how to divide them."""

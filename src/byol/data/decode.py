@@ -1,0 +1,96 @@
+"""One encoded image in, one uint8 tensor out."""
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from byol.errors import UserError
+
+_MODES = {1: "L", 3: "RGB"}
+
+
+class UnreadableImage(UserError):  # noqa: N818 - it reads as what it is: the image that cannot be read
+    """An image that cannot be decoded; the one error that `on_error="skip"` forgives."""
+
+    def __str__(self) -> str:
+        # A DataLoader raises a worker's error anew with the traceback as its message; our line is its last.
+        return super().__str__().split(f"{type(self).__name__}: ")[-1].strip()
+
+
+def unreadable(name: str, error: Exception) -> UnreadableImage:
+    """Return the one-line error for image `name` that could not be read because of `error`."""
+    return UnreadableImage(
+        f"cannot read image '{name}': {_reason(error)}; "
+        "repair or remove it, or leave unreadable training images out with --on-error skip"
+    )
+
+
+def decode(source: bytes | Path | Image.Image, channels: int = 3, name: str = "image") -> Tensor:
+    """Return an image as uint8 [C,H,W]: RGB, or one channel of grey (ITU-R 601).
+
+    EXIF orientation is applied, transparency is laid over white, palettes are resolved, and 16-bit
+    values are divided by 257, so that 65535 becomes 255. Modes "I" and "F" are read as 16-bit too,
+    except that an "F" image within [0,1] is multiplied by 255. Of several frames the first is read.
+
+    Args:
+        source: The encoded bytes, a file, or an image that PIL opened.
+        channels: 1 or 3.
+        name: What to call the image in an error.
+
+    Raises:
+        UnreadableImage: the bytes are no image, are cut short, or exceed 16 bits.
+        UserError: `channels` is neither 1 nor 3.
+    """
+    check_channels(channels)
+    try:
+        image = source if isinstance(source, Image.Image) else _opened(source)
+        pixels = np.array(_converted(ImageOps.exif_transpose(image), _MODES[channels]))
+    # Broken files make PIL's decoders raise nearly anything: OSError, SyntaxError, struct.error, ...
+    except Exception as error:
+        raise unreadable(name, error) from error
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1).contiguous()
+
+
+def check_channels(channels: int) -> None:
+    """Raise UserError unless encoded images can be read with this many channels."""
+    if channels not in _MODES:
+        raise UserError(
+            f"image files become 1 or 3 channels, not {channels}: "
+            "set --channels to 1 or 3, or pass the images as a uint8 tensor [N,C,H,W]"
+        )
+
+
+def _opened(source: bytes | Path) -> Image.Image:
+    # Whole file first: PIL would keep the file open until the image is collected.
+    return Image.open(BytesIO(source if isinstance(source, bytes) else source.read_bytes()))
+
+
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode[0] in "IF":  # I, I;16 and its byte orders, F
+        image = Image.fromarray(_eight_bit(np.asarray(image), image.mode))
+    elif image.has_transparency_data:
+        colours = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
+    return image.convert(mode)
+
+
+def _eight_bit(values: NDArray[Any], mode: str) -> NDArray[np.uint8]:
+    low, high = float(values.min()), float(values.max())
+    if not 0 <= low <= high <= 65535:
+        raise ValueError(f"its values run from {low:g} to {high:g}, outside 16 bits (0 to 65535)")
+    scale = 255.0 if mode == "F" and high <= 1 else 1 / 257
+    return np.rint(values * scale).astype(np.uint8)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image, or of an unknown format"
+    return " ".join(str(error).split()) or type(error).__name__

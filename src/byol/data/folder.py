@@ -1,0 +1,157 @@
+"""Folders of image files."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from byol.data.decode import check_channels, decode
+from byol.data.opened import Source, without_unreadable
+from byol.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+_SPLITS = {"train", "test", "val", "valid", "validation", "unlabeled"}
+
+
+class FileImages:
+    """Image files below one folder, decoded when they are read."""
+
+    def __init__(
+        self,
+        root: Path,
+        keys: Sequence[str],
+        channels: int = 3,
+        labels: Tensor | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        """Read `root / key` for each key, as 1 or 3 channels."""
+        self.root = root
+        self.keys = keys
+        self.channels = channels
+        self.labels = labels
+        self.class_names = class_names
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return decode(self.root / self.keys[index], self.channels, self.keys[index])
+
+
+def open_folder(path: str | Path, channels: int = 3, on_error: str = "stop") -> Source:
+    """Open a folder of images (jpg jpeg png webp bmp tif tiff, any case; hidden files are ignored).
+
+    1. PATH/train/ exists: it is the train split, PATH/test/ (if any) the test split, and everything
+       beside them is ignored. Exception: where train/ holds images directly and is joined by no test/
+       but by folders that are no usual split, "train" is taken for a class (vehicles, say).
+    2. Otherwise all images are train, and there is no test.
+
+    A split is labelled where every image lies at least one folder down and there are two or more top
+    folders: these are the classes, in sorted order. Anything else is unlabelled. Keys are paths
+    relative to PATH with forward slashes, sorted.
+
+    Raises:
+        UserError: PATH is missing, is a file or holds no images, or train and test differ in classes.
+        UnreadableImage: on reading, with `on_error="stop"`; "skip" leaves such train images out.
+    """
+    check_channels(channels)
+    root = _existing(Path(path).expanduser())
+    keys = sorted(_images_below(root))
+    if not keys:
+        raise UserError(
+            f"folder '{path}' holds no images ({' '.join(s[1:] for s in SUFFIXES)}), nor do those in it"
+        )
+    source = _source(root, keys, channels)
+    return without_unreadable(source) if on_error == "skip" else source
+
+
+def _existing(path: Path) -> Path:
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UserError(f"'{path}' is a file, not a folder of images; for Parquet use hf:{path}")
+    raise UserError(f"folder '{path}' does not exist")
+
+
+def _images_below(folder: Path, prefix: str = "", above: tuple[Path, ...] = ()) -> Iterator[str]:
+    real = folder.resolve()
+    if real in above:  # a link back up would go round for ever
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from _images_below(folder / entry.name, f"{prefix}{entry.name}/", (*above, real))
+            elif entry.name.lower().endswith(SUFFIXES):
+                yield prefix + entry.name
+
+
+def _source(root: Path, keys: list[str], channels: int) -> Source:
+    name = f"folder:{root}"
+    folders = {key.split("/")[0] for key in keys if "/" in key}
+    if not _has_splits(keys, folders):
+        _refuse_test_alone(root, folders)
+        return Source(name, _part(root, keys, 0, channels), channels=channels)
+    train = _part(root, [key for key in keys if key.startswith("train/")], 1, channels)
+    test = None
+    if (root / "test").is_dir():
+        test = _test(root, [key for key in keys if key.startswith("test/")], train, channels)
+    return Source(name, train, test, channels=channels)
+
+
+def _has_splits(keys: list[str], folders: set[str]) -> bool:
+    flat = any(key.startswith("train/") and key.count("/") == 1 for key in keys)
+    class_named_train = flat and "test" not in folders and not folders <= _SPLITS
+    return "train" in folders and not class_named_train
+
+
+def _refuse_test_alone(root: Path, folders: set[str]) -> None:
+    spoken = {folder.lower() for folder in folders}
+    if spoken & {"train", "test"} and spoken <= _SPLITS:
+        raise UserError(
+            f"folder '{root}' holds {_listed(folders)} but no train/: name the training images' folder train"
+        )
+
+
+def _part(root: Path, keys: list[str], depth: int, channels: int) -> FileImages:
+    """Read the files as one split whose classes, if any, are the folders `depth` below the root."""
+    classes = sorted({key.split("/")[depth] for key in keys if key.count("/") > depth})
+    if len(classes) < 2 or any(key.count("/") <= depth for key in keys):
+        return FileImages(root, keys, channels)
+    return FileImages(root, keys, channels, _labels(keys, depth, classes), classes)
+
+
+def _labels(keys: list[str], depth: int, classes: Sequence[str]) -> Tensor:
+    numbers = {name: number for number, name in enumerate(classes)}
+    return torch.tensor([numbers[key.split("/")[depth]] for key in keys])
+
+
+def _test(root: Path, keys: list[str], train: FileImages, channels: int) -> FileImages:
+    if not keys:
+        raise UserError(f"folder '{root / 'test'}' holds no images: fill it or remove it")
+    if train.class_names is None:
+        return FileImages(root, keys, channels)
+    if any(key.count("/") < 2 for key in keys):
+        raise UserError(
+            f"images lie directly in '{root / 'test'}': put each in the folder of its class, as in train/"
+        )
+    _check_same({key.split("/")[1] for key in keys}, set(train.class_names), root)
+    return FileImages(root, keys, channels, _labels(keys, 1, train.class_names), train.class_names)
+
+
+def _check_same(test: set[str], train: set[str], root: Path) -> None:
+    if test != train:
+        only = [
+            f"only in {part}/: {_listed(names)}"
+            for part, names in (("train", train - test), ("test", test - train))
+        ]
+        raise UserError(f"the class folders of train/ and test/ in '{root}' differ ({'; '.join(only)})")
+
+
+def _listed(names: set[str]) -> str:
+    shown = sorted(names)
+    more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
+    return (", ".join(shown[:5]) + more) or "none"

@@ -1,0 +1,160 @@
+"""Image sets in memory, parts of sets, and sets laid end to end.
+
+Each satisfies `byol.types.ImageSet` and can be pickled for a DataLoader's workers.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from byol.data.dataset_images import DatasetImages
+from byol.data.labels import checked_labels, checked_names
+from byol.errors import UserError
+from byol.types import ImageSet
+
+__all__ = ["Concatenation", "DatasetImages", "Subset", "TensorImages", "resident"]
+
+
+class TensorImages:
+    """Images of one shape, held as a single uint8 tensor [N,C,H,W]."""
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor | None = None,
+        class_names: Sequence[str] | None = None,
+        keys: Sequence[str] | None = None,
+    ) -> None:
+        """Hold images; names default to the class numbers, keys to "0", "1", ...
+
+        Args:
+            images: uint8 [N,C,H,W], kept as it is.
+            labels: [N] whole numbers in 0..classes-1.
+            class_names: A name for each class, in the order of the numbers.
+            keys: An id for each image.
+
+        Raises:
+            UserError: a shape, type or range is wrong.
+        """
+        _check_bytes(images)
+        if keys is not None and len(keys) != len(images):
+            raise UserError(f"{len(images)} images need as many keys, not {len(keys)}")
+        self.images = images
+        self.keys: Sequence[str] = tuple(map(str, range(len(images)))) if keys is None else tuple(keys)
+        self.labels = None if labels is None else checked_labels(labels, len(images))
+        self.class_names = None if self.labels is None else checked_names(self.labels, class_names)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.images[index]
+
+
+class Subset:
+    """Some images of a set, in the order of `indices`."""
+
+    def __init__(self, image_set: ImageSet, indices: Tensor | Sequence[int]) -> None:
+        """Choose images by their indices, each in 0..len(image_set)-1; a part of a part is flattened.
+
+        Raises:
+            UserError: an index lies outside the set.
+        """
+        chosen = torch.as_tensor(indices, dtype=torch.int64)
+        if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(image_set):
+            raise UserError(f"indices must lie in 0..{len(image_set) - 1}")
+        if isinstance(image_set, Subset):
+            chosen, image_set = image_set.indices[chosen], image_set.image_set
+        self.image_set: ImageSet = image_set
+        self.indices: Tensor = chosen
+        keys, labels = image_set.keys, image_set.labels
+        self.keys: Sequence[str] = tuple(keys[index] for index in chosen.tolist())
+        self.labels = None if labels is None else labels[chosen]
+        self.class_names = image_set.class_names
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.image_set[int(self.indices[index])]
+
+
+class Concatenation:
+    """Two sets end to end; labelled only where both are."""
+
+    def __init__(self, first: ImageSet, second: ImageSet) -> None:
+        """Lay `second` after `first`.
+
+        Raises:
+            UserError: both are labelled, by different classes.
+        """
+        self.first = first
+        self.second = second
+        self.keys: Sequence[str] = (*first.keys, *second.keys)
+        self.labels: Tensor | None = None
+        self.class_names: Sequence[str] | None = None
+        if first.labels is not None and second.labels is not None:
+            self.labels = torch.cat([first.labels, second.labels])
+            self.class_names = _same_names(first, second)
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def __getitem__(self, index: int) -> Tensor:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"image {index} of {len(self)}")
+        index %= len(self)
+        boundary = len(self.first)
+        return self.first[index] if index < boundary else self.second[index - boundary]
+
+
+def resident(image_set: ImageSet, limit_bytes: int = 2 * 1024**3, largest_side: int = 128) -> Tensor | None:
+    """Return every image as one uint8 tensor [N,C,H,W], or None where that is not sensible.
+
+    None where shapes differ, a side exceeds `largest_side` pixels, all images together exceed
+    `limit_bytes`, or there are none. The first image decides on size, so that a set of photographs
+    is turned down after one decode; the first image of another shape ends the reading.
+    """
+    if len(image_set) == 0:
+        return None
+    first = image_set[0]  # [C,H,W]
+    if max(first.shape[1:]) > largest_side or first.numel() * len(image_set) > limit_bytes:
+        return None
+    return _stacked(image_set, first.shape)
+
+
+def _stacked(image_set: ImageSet, shape: torch.Size) -> Tensor | None:
+    if isinstance(image_set, TensorImages):
+        return image_set.images if image_set.images.shape[1:] == shape else None
+    if isinstance(image_set, Subset) and isinstance(image_set.image_set, TensorImages):
+        return image_set.image_set.images[image_set.indices]
+    if isinstance(image_set, Concatenation):
+        first = _stacked(image_set.first, shape)
+        second = None if first is None else _stacked(image_set.second, shape)
+        return None if first is None or second is None else torch.cat([first, second])
+    return _read(image_set, shape)
+
+
+def _read(image_set: ImageSet, shape: torch.Size) -> Tensor | None:
+    images = torch.empty((len(image_set), *shape), dtype=torch.uint8)  # [N,C,H,W]
+    for index in range(len(image_set)):
+        image = image_set[index]
+        if image.shape != shape:
+            return None
+        images[index] = image
+    return images
+
+
+def _check_bytes(images: Tensor) -> None:
+    if images.dtype != torch.uint8 or images.dim() != 4:
+        raise UserError(
+            "images must be a uint8 tensor [N,C,H,W] with values 0..255, "
+            f"not {images.dtype} {list(images.shape)}"
+        )
+
+
+def _same_names(first: ImageSet, second: ImageSet) -> Sequence[str] | None:
+    if list(first.class_names or ()) != list(second.class_names or ()):
+        raise UserError("two labelled sets can be laid end to end only where their classes are the same")
+    return first.class_names

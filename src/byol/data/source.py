@@ -1,0 +1,121 @@
+"""From what the user writes after `--data` to an opened source."""
+
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from byol.data.channels import with_channels
+from byol.data.dataset_images import DatasetImages, natural_channels
+from byol.data.decode import check_channels
+from byol.data.digits import open_digits
+from byol.data.folder import open_folder
+from byol.data.hf import open_hf
+from byol.data.images import TensorImages
+from byol.data.opened import Source, without_unreadable
+from byol.data.torchvision_sets import EMNIST_SPLITS, TORCHVISION_SETS, open_torchvision
+from byol.errors import UserError, closest, unknown
+
+__all__ = ["NAMES", "Source", "open_source", "resolved_spec"]
+
+NAMES = ("digits", *TORCHVISION_SETS)
+_SCHEMES = ("folder", "hf")
+_ON_ERROR = ("stop", "skip")
+
+
+def open_source(
+    spec: str | PathLike[str] | Dataset[Any] | Tensor,
+    *,
+    channels: int | None = None,
+    data_dir: str = "./datasets",
+    on_error: str = "stop",
+) -> Source:
+    """Open images by name, by path, from a torch Dataset or from a uint8 tensor [N,C,H,W].
+
+    Args:
+        spec: A name of `NAMES`; `folder:PATH`; `hf:NAME_OR_PATH`; an existing path, which means
+            `folder:`; a Dataset (see `DatasetImages`); a tensor. A name wins over a path of that name.
+        channels: 1 or 3; None keeps what the data have (files: 3).
+        data_dir: Where named sets and Hub datasets are downloaded.
+        on_error: "stop" raises at the first unreadable image when it is read; "skip" reads everything
+            once now and leaves such images out of train and unlabeled.
+
+    Raises:
+        UserError: the data are unknown, missing, or not what they should be.
+    """
+    if on_error not in _ON_ERROR:
+        raise unknown("--on-error", on_error, _ON_ERROR)
+    if isinstance(spec, Tensor):
+        return _open_tensor(spec, channels)
+    if not isinstance(spec, (str, PathLike)):
+        return _open_dataset(spec, channels, on_error)
+    return _open_text(fspath(spec), channels, data_dir, on_error)
+
+
+def resolved_spec(spec: str) -> str:
+    """Return `spec` with a local path made absolute: it means the same from any folder.
+
+    Names and Hub names come back unchanged, and so does anything unknown.
+    """
+    scheme, _, rest = spec.partition(":")
+    if spec in NAMES or (scheme in _SCHEMES and not rest):
+        return spec
+    if scheme == "folder" or (scheme == "hf" and Path(rest).expanduser().exists()):
+        return f"{scheme}:{_absolute(rest)}"
+    if scheme != "hf" and Path(spec).expanduser().exists():
+        return f"folder:{_absolute(spec)}"
+    return spec
+
+
+def _absolute(path: str) -> Path:
+    return Path(path).expanduser().absolute()
+
+
+def _open_text(spec: str, channels: int | None, data_dir: str, on_error: str) -> Source:
+    scheme, _, rest = spec.partition(":")
+    if spec in NAMES:
+        if channels is not None:
+            check_channels(channels)
+        return open_digits(channels or 1) if spec == "digits" else open_torchvision(spec, channels, data_dir)
+    if scheme not in _SCHEMES:
+        if not spec or not Path(spec).expanduser().exists():
+            raise _unknown(spec)
+        scheme, rest = "folder", spec
+    if not rest:
+        raise UserError(f"--data {scheme}: names nothing; write {scheme}:PATH")
+    files = 3 if channels is None else channels
+    if scheme == "hf":
+        return open_hf(rest, files, data_dir, on_error)
+    return open_folder(rest, files, on_error)
+
+
+def _open_tensor(images: Tensor, channels: int | None) -> Source:
+    image_set = TensorImages(images)  # checks type and shape before anything is converted
+    if len(images) == 0:
+        raise UserError("the tensor holds no images")
+    if channels is not None:
+        image_set = TensorImages(with_channels(images, channels))
+    return Source("tensor", image_set, channels=image_set.images.shape[1])
+
+
+def _unknown(spec: str) -> UserError:
+    scheme, separator, rest = spec.partition(":")
+    if spec == "emnist" or spec.startswith("emnist/"):
+        six = [f"emnist/{variant}" for variant in EMNIST_SPLITS]
+        return UserError(f"EMNIST has six sets, not '{spec}'.{closest(spec, six)} Known: {', '.join(six)}.")
+    near = closest(spec, NAMES)
+    if separator:
+        near = closest(f"{scheme}:{rest}", [f"folder:{rest}", f"hf:{rest}"])
+    return UserError(
+        f"unknown data '{spec}', and no such path exists.{near} "
+        f"Known: {', '.join(NAMES)}, folder:PATH, hf:NAME_OR_PATH, or an existing folder."
+    )
+
+
+def _open_dataset(dataset: Dataset[Any], channels: int | None, on_error: str) -> Source:
+    images = DatasetImages(dataset, channels or natural_channels(dataset))
+    source = Source(type(dataset).__name__, images, channels=images.channels)
+    # A user's dataset need not bear being read from several threads.
+    return without_unreadable(source, threads=1) if on_error == "skip" else source

@@ -1,0 +1,109 @@
+"""Named sets that torchvision downloads, with the splits as published."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from byol.data.channels import with_channels
+from byol.data.images import TensorImages
+from byol.data.opened import Source
+from byol.errors import UserError
+
+EMNIST_SPLITS = ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")
+
+
+def open_torchvision(name: str, channels: int | None = None, data_dir: str = "./datasets") -> Source:
+    """Return a set by its name in `TORCHVISION_SETS`, downloading it into `data_dir` if it is not there.
+
+    Keys are "train/0", "train/1", ... Grey sets have one channel and colour sets three unless `channels`
+    says otherwise: grey is repeated, colour becomes ITU-R 601 grey.
+
+    Raises:
+        UserError: the download fails, or the files are damaged.
+    """
+    try:
+        parts = TORCHVISION_SETS[name](data_dir)
+    # No network, a checksum that differs, an archive cut short: each library raises its own.
+    except Exception as error:
+        raise UserError(
+            f"cannot download or read {name}: {' '.join(str(error).split())}; connect to the network and try "
+            f"again, or put torchvision's files into '{data_dir}' (--data-dir)"
+        ) from error
+    channels = channels or parts["train"].images.shape[1]
+    splits = {split: _with_channels(images, channels) for split, images in parts.items()}
+    return Source(name, splits["train"], splits["test"], splits.get("unlabeled"), channels)
+
+
+def _with_channels(images: TensorImages, channels: int) -> TensorImages:
+    converted = with_channels(images.images, channels)
+    return TensorImages(converted, images.labels, images.class_names, images.keys)
+
+
+def _named(split: str, images: Tensor, labels: Any, class_names: Sequence[str]) -> TensorImages:
+    keys = [f"{split}/{index}" for index in range(len(images))]
+    return TensorImages(images, None if labels is None else torch.as_tensor(labels), class_names, keys)
+
+
+def _cifar(class_name: str) -> Callable[[str], dict[str, TensorImages]]:
+    def load(data_dir: str) -> dict[str, TensorImages]:
+        from torchvision import datasets
+
+        parts = {}
+        for split in ("train", "test"):
+            published = getattr(datasets, class_name)(data_dir, train=split == "train", download=True)
+            images = (
+                torch.from_numpy(published.data).permute(0, 3, 1, 2).contiguous()
+            )  # [N,H,W,3] -> [N,3,H,W]
+            parts[split] = _named(split, images, published.targets, published.classes)
+        return parts
+
+    return load
+
+
+def _stl10(data_dir: str) -> dict[str, TensorImages]:
+    from torchvision.datasets import STL10
+
+    parts = {}
+    for split in ("train", "test", "unlabeled"):
+        published = STL10(data_dir, split=split, download=True)
+        # Stays the transposed view that torchvision makes: a copy of the unlabeled images takes 2.8 GB more.
+        images = torch.from_numpy(published.data)  # [N,3,96,96]
+        labels = None if split == "unlabeled" else published.labels
+        parts[split] = _named(split, images, labels, published.classes)
+    return parts
+
+
+def _fashion_mnist(data_dir: str) -> dict[str, TensorImages]:
+    from torchvision.datasets import FashionMNIST
+
+    parts = {}
+    for split in ("train", "test"):
+        published = FashionMNIST(data_dir, train=split == "train", download=True)
+        parts[split] = _named(split, published.data.unsqueeze(1), published.targets, published.classes)
+    return parts
+
+
+def _emnist(variant: str) -> Callable[[str], dict[str, TensorImages]]:
+    def load(data_dir: str) -> dict[str, TensorImages]:
+        from torchvision.datasets import EMNIST
+
+        first = 1 if variant == "letters" else 0  # letters are numbered from 1 and their class 0 is "N/A"
+        parts = {}
+        for split in ("train", "test"):
+            published = EMNIST(data_dir, split=variant, train=split == "train", download=True)
+            upright = published.data.transpose(1, 2).contiguous().unsqueeze(1)  # [N,W,H] -> [N,1,H,W]
+            parts[split] = _named(split, upright, published.targets - first, published.classes[first:])
+        return parts
+
+    return load
+
+
+TORCHVISION_SETS: dict[str, Callable[[str], dict[str, TensorImages]]] = {
+    "cifar10": _cifar("CIFAR10"),
+    "cifar100": _cifar("CIFAR100"),
+    "stl10": _stl10,
+    "fashion_mnist": _fashion_mnist,
+    **{f"emnist/{variant}": _emnist(variant) for variant in EMNIST_SPLITS},
+}
