@@ -76,9 +76,7 @@ def open_hf(name: str, channels: int = 3, data_dir: str = "./datasets", on_error
     check_channels(channels)
     splits = _load(name, Path(data_dir).expanduser() / "huggingface")
     if not len(splits.get("train", ())):
-        raise UserError(
-            f"hf:{name} has no images in a train split; its splits: {', '.join(map(str, splits))}"
-        )
+        raise UserError(f"hf:{name} has no images in a train split, only {', '.join(map(str, splits))}")
     parts = _image_sets(name, splits, channels)
     source = Source(f"hf:{name}", parts["train"], parts.get("test"), parts.get("unlabeled"), channels)
     return without_unreadable(source) if on_error == "skip" else source

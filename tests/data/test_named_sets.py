@@ -1,0 +1,222 @@
+"""Named sets on small files written here in each set's own binary format."""
+
+import gzip
+import hashlib
+import os
+import pickle
+import string
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+import torchvision.datasets as published
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from byol.data.digits import open_digits
+from byol.data.torchvision_sets import EMNIST_SPLITS, open_torchvision
+from byol.errors import UserError
+
+RNG = np.random.default_rng(0)
+
+
+def md5(path):
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def trusting(monkeypatch):
+    """Take any CIFAR or STL-10 file that exists for the published one."""
+    for module in ("cifar", "stl10"):
+        target = f"torchvision.datasets.{module}.check_integrity"
+        monkeypatch.setattr(target, lambda path, md5=None: os.path.isfile(path))  # noqa: PTH113 - torchvision's call
+        monkeypatch.setattr(f"torchvision.datasets.{module}.download_and_extract_archive", _no_network)
+
+
+def _no_network(*_arguments, **_options):
+    raise AssertionError("a test must not download")
+
+
+def random_images(count, side, channels=3):
+    return RNG.integers(0, 256, (count, channels, side, side), dtype=np.uint8)
+
+
+def write_cifar(folder, batches, label_key, meta_file, meta):
+    folder.mkdir()
+    written = {}
+    for name in batches:
+        images, labels = random_images(4, 32), RNG.integers(0, 10, 4).tolist()
+        entry = {"data": images.reshape(4, -1), label_key: labels}  # a row: 1024 red, 1024 green, 1024 blue
+        (folder / name).write_bytes(pickle.dumps(entry))
+        written[name] = images, labels
+    (folder / meta_file).write_bytes(pickle.dumps(meta))
+    return written
+
+
+def test_cifar10(tmp_path, trusting):
+    names = [f"class {number}" for number in range(10)]
+    batches = [f"data_batch_{number}" for number in range(1, 6)]
+    written = write_cifar(
+        tmp_path / "cifar-10-batches-py",
+        [*batches, "test_batch"],
+        "labels",
+        "batches.meta",
+        {"label_names": names},
+    )
+    source = open_torchvision("cifar10", None, str(tmp_path))
+    images = np.concatenate([written[batch][0] for batch in batches])
+    labels = [label for batch in batches for label in written[batch][1]]
+    assert np.array_equal(source.train.images.numpy(), images)
+    assert source.train.labels.tolist() == labels
+    assert np.array_equal(source.test.images.numpy(), written["test_batch"][0])
+    assert source.test.labels.tolist() == written["test_batch"][1]
+    assert list(source.train.class_names) == names
+    assert source.channels == 3
+    assert source.train.keys[7] == "train/7"
+    assert source.test.keys[0] == "test/0"
+    assert source.train.images.is_contiguous()
+    grey = open_torchvision("cifar10", 1, str(tmp_path))
+    expected = np.asarray(Image.fromarray(images[3].transpose(1, 2, 0)).convert("L"))
+    assert grey.channels == 1
+    assert np.array_equal(grey.train[3][0].numpy(), expected)
+    assert grey.train.labels.tolist() == labels
+
+
+def test_cifar100_has_its_fine_labels(tmp_path, trusting):
+    names = [f"fine {number}" for number in range(100)]
+    written = write_cifar(
+        tmp_path / "cifar-100-python", ["train", "test"], "fine_labels", "meta", {"fine_label_names": names}
+    )
+    source = open_torchvision("cifar100", None, str(tmp_path))
+    for split, image_set in (("train", source.train), ("test", source.test)):
+        assert np.array_equal(image_set.images.numpy(), written[split][0])
+        assert image_set.labels.tolist() == written[split][1]
+        assert list(image_set.class_names) == names
+
+
+def test_stl10_pretrains_on_train_and_unlabeled(tmp_path, trusting):
+    folder = tmp_path / "stl10_binary"
+    folder.mkdir()
+    images = {"train": random_images(3, 96), "test": random_images(2, 96), "unlabeled": random_images(4, 96)}
+    for split, pixels in images.items():
+        pixels.transpose(0, 1, 3, 2).tofile(folder / f"{split}_X.bin")  # stored column by column
+    np.array([1, 10, 3], dtype=np.uint8).tofile(folder / "train_y.bin")  # numbered from 1
+    np.array([2, 2], dtype=np.uint8).tofile(folder / "test_y.bin")
+    names = list("abcdefghij")
+    (folder / "class_names.txt").write_text("\n".join(names))
+    source = open_torchvision("stl10", None, str(tmp_path))
+    for split, pixels in images.items():
+        assert np.array_equal(getattr(source, split).images.numpy(), pixels)
+    assert source.train.labels.tolist() == [0, 9, 2]
+    assert source.test.labels.tolist() == [1, 1]
+    assert list(source.train.class_names) == names
+    assert source.unlabeled.labels is None
+    assert len(source.pretraining) == 7
+    assert np.array_equal(source.pretraining[4].numpy(), images["unlabeled"][1])
+    assert source.pretraining.labels is None
+    assert list(source.pretraining.keys)[2:4] == ["train/2", "unlabeled/0"]
+
+
+def idx(array):
+    """The IDX format: two zero bytes, the type (8: unsigned byte), the rank, the sizes, the bytes."""
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def test_fashion_mnist(tmp_path, monkeypatch):
+    raw = tmp_path / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    written, resources = {}, []
+    for split, prefix in (("train", "train"), ("test", "t10k")):
+        images, labels = random_images(5, 28, 1), RNG.integers(0, 10, 5).astype(np.uint8)
+        for name, array in (("images-idx3", images[:, 0]), ("labels-idx1", labels)):
+            path = raw / f"{prefix}-{name}-ubyte.gz"
+            path.write_bytes(gzip.compress(idx(array)))
+            resources.append((path.name, md5(path)))
+        written[split] = images, labels
+    monkeypatch.setattr(published.FashionMNIST, "resources", resources)
+    source = open_torchvision("fashion_mnist", None, str(tmp_path))
+    assert source.channels == 1
+    for split, image_set in (("train", source.train), ("test", source.test)):
+        assert np.array_equal(image_set.images.numpy(), written[split][0])
+        assert image_set.labels.tolist() == written[split][1].tolist()
+    assert source.train.class_names[9] == "Ankle boot"
+    colour = open_torchvision("fashion_mnist", 3, str(tmp_path))
+    assert torch.equal(colour.train.images, source.train.images.repeat(1, 3, 1, 1))
+
+
+def letter_l():
+    """An upright L: a stem on the left, a foot at the bottom."""
+    image = np.zeros((28, 28), dtype=np.uint8)
+    image[4:24, 8:11] = 255
+    image[21:24, 8:20] = 200
+    return image
+
+
+# Published in the sets' mapping files: digits, capitals, small letters; merged where both look alike.
+EMNIST_CLASSES = {
+    "byclass": string.digits + string.ascii_uppercase + string.ascii_lowercase,
+    "bymerge": string.digits + string.ascii_uppercase + "abdefghnqrt",
+    "balanced": string.digits + string.ascii_uppercase + "abdefghnqrt",
+    "letters": string.ascii_lowercase,
+    "digits": string.digits,
+    "mnist": string.digits,
+}
+
+
+@pytest.mark.parametrize("variant", EMNIST_SPLITS)
+def test_emnist_stands_upright_with_labels_from_zero(tmp_path, monkeypatch, variant):
+    raw = tmp_path / "EMNIST" / "raw"
+    raw.mkdir(parents=True)
+    classes = len(EMNIST_CLASSES[variant])
+    first = 1 if variant == "letters" else 0
+    labels = np.array([first, first + classes - 1, first + 3], dtype=np.uint8)
+    images = np.stack([letter_l(), *random_images(2, 28, 1)[:, 0]])
+    with zipfile.ZipFile(raw / "gzip.zip", "w") as archive:
+        for split in ("train", "test"):
+            name = f"gzip/emnist-{variant}-{split}"
+            archive.writestr(
+                f"{name}-images-idx3-ubyte.gz", gzip.compress(idx(images.transpose(0, 2, 1).copy()))
+            )
+            archive.writestr(f"{name}-labels-idx1-ubyte.gz", gzip.compress(idx(labels)))
+    monkeypatch.setattr(published.EMNIST, "md5", md5(raw / "gzip.zip"))
+    source = open_torchvision(f"emnist/{variant}", None, str(tmp_path))
+    for image_set in (source.train, source.test):
+        assert np.array_equal(image_set.images[:, 0].numpy(), images)
+        assert image_set.labels.tolist() == [0, classes - 1, 3]
+        assert "".join(image_set.class_names) == EMNIST_CLASSES[variant]
+    assert source.channels == 1
+
+
+def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
+    from urllib.error import URLError
+
+    def fail(*_arguments, **_options):
+        raise URLError("Name or service\nnot known")
+
+    for module in ("cifar", "stl10", "mnist"):
+        monkeypatch.setattr(f"torchvision.datasets.{module}.download_and_extract_archive", fail)
+    for name in ("cifar10", "stl10", "fashion_mnist", "emnist/letters"):
+        with pytest.raises(
+            UserError, match=rf"^cannot download or read {name}: .*connect to the network.*--data-dir"
+        ) as caught:
+            open_torchvision(name, None, str(tmp_path))
+        assert "\n" not in str(caught.value)
+
+
+def test_digits_equal_scikit_learn():
+    source = open_digits()
+    reference = load_digits()
+    order = np.random.default_rng(0).permutation(1797)
+    assert (len(source.train), len(source.test), source.channels) == (1297, 500, 1)
+    for image_set, part in ((source.train, order[:1297]), (source.test, order[1297:])):
+        assert image_set.images.dtype == torch.uint8
+        assert image_set.images.shape[1:] == (1, 8, 8)
+        exact = reference.images[part] * 255 / 16
+        assert np.abs(image_set.images[:, 0].numpy() - exact).max() <= 0.5
+        assert image_set.labels.tolist() == reference.target[part].tolist()
+        assert list(image_set.keys) == [str(index) for index in part]
+    assert source.train.images.max() == 255
+    assert list(source.train.class_names) == list("0123456789")
+    assert torch.equal(open_digits(3).test.images, source.test.images.expand(-1, 3, -1, -1))
