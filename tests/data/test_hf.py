@@ -10,10 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Features, Image, Value
+from datasets import ClassLabel, Features, Image
 from PIL import Image as PILImage
 
-from byol.data.columns import find_columns
 from byol.data.hf import open_hf
 from byol.data.images import resident
 from byol.errors import UserError
@@ -156,38 +155,6 @@ def test_withheld_labels_are_no_labels(tmp_path, opened, labels):
     assert source.train.labels.tolist() == [0, 1]
     assert source.test.labels is None
     assert source.test.class_names is None
-
-
-WHOLE, NAMED = Value("int64"), ClassLabel(names=["x", "y"])
-STRUCT = {"bytes": Value("binary"), "path": Value("string")}
-
-
-@pytest.mark.parametrize(
-    ("features", "found"),
-    [
-        ({"photo": Image(), "kind": NAMED}, ("photo", "kind", ["x", "y"])),
-        ({"mask": Image(), "image": Image()}, ("image", None, None)),
-        ({"mask": Image(), "img": Image(), "labels": WHOLE}, ("img", "labels", None)),
-        (
-            {"img": Image(), "fine_label": NAMED, "coarse_label": ClassLabel(names=["z"])},
-            ("img", "fine_label", ["x", "y"]),
-        ),
-        ({"img": Image(), "a": NAMED, "b": NAMED}, ("img", None, None)),
-        ({"picture": STRUCT, "id": WHOLE}, ("picture", None, None)),
-        ({"thumbnail": STRUCT, "photo": Image()}, ("photo", None, None)),
-        ({"image": Image(), "label": Value("string")}, ("image", None, None)),
-        ({"image": Image(), "label": WHOLE, "kind": NAMED}, ("image", "kind", ["x", "y"])),
-    ],
-)
-def test_column_detection(features, found):
-    assert find_columns("x", Features(features)) == found
-
-
-def test_unclear_columns_are_refused():
-    with pytest.raises(UserError, match=r"hf:x has several image columns \(left, right\): call the one"):
-        find_columns("x", Features({"left": Image(), "right": Image()}))
-    with pytest.raises(UserError, match=r"hf:x has no image column; .* not: text \(string\), n \(int64\)"):
-        find_columns("x", Features({"text": Value("string"), "n": WHOLE}))
 
 
 def test_unreadable_rows_stop_or_are_skipped(tmp_path, opened):

@@ -124,7 +124,7 @@ def test_skipping():
     [
         (
             "cifar01",
-            r"unknown data 'cifar01', and no such path exists\. Did you mean 'cifar1.*Known: digits, .*folder:",
+            r"unknown data 'cifar01', and no such path .*Did you mean 'cifar1.*Known: digits, .*hf:",
         ),
         ("foler:photos", r"Did you mean 'folder:photos'\?"),
         ("./fotos", r"unknown data './fotos', and no such path exists\."),
