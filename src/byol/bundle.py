@@ -5,9 +5,11 @@ origin. A folder that has both is a bundle; a run directory keeps its own under 
 """
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from byol.augment.evaluation import Preprocess
@@ -64,12 +66,10 @@ def load_backbone(run_or_bundle: str | Path, net: nn.Module | None = None) -> Ba
     Raises:
         UserError: there is no bundle, `net` is missing, or the weights do not fit it exactly.
     """
-    from safetensors.torch import load_file
-
     folder = bundle_folder(run_or_bundle)
     config = json.loads((folder / CONFIG).read_text())
     backbone = _build(config, net, folder)
-    load_exactly(backbone.net, load_file(folder / WEIGHTS), str(folder / WEIGHTS))
+    load_exactly(backbone.net, read_weights(folder / WEIGHTS), str(folder / WEIGHTS))
     backbone.preprocess = Preprocess.from_dict(config["preprocess"])
     backbone.origin = config["origin"]
     return backbone.eval()
@@ -87,6 +87,28 @@ def bundle_folder(run_or_bundle: str | Path) -> Path:
             return folder
     reason = f"no {WEIGHTS} and {CONFIG} there or in its model/" if path.exists() else "no such folder"
     raise UserError(f"'{path}' is neither a run directory nor a bundle: {reason}")
+
+
+def read_weights(file: Path) -> dict[str, Any]:
+    """Read a state dict from a .safetensors file, or from one that torch.save wrote.
+
+    Raises:
+        UserError: the file is missing or holds no state dict.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not file.is_file():
+        raise UserError(f"there is no file with weights at {file}")
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise UserError(f"{file} holds no state dict that can be read: {error}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f"{file} holds no state dict (names and tensors)")
+    return state
 
 
 def load_exactly(net: nn.Module, state: dict[str, Any], source: str) -> None:

@@ -20,6 +20,7 @@ class RunDirectory:
         self.views_picture = self.path / "views.png"
         self.checkpoints = self.path / "checkpoints"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
+        self.initial_weights = self.checkpoints / "initial.safetensors"
         self.model = self.path / "model"
         self.cache = self.path / "cache"
 
@@ -56,6 +57,10 @@ class RunDirectory:
         import yaml
 
         write_atomically(self.config_file, yaml.safe_dump(values, sort_keys=False))
+
+    def write_environment(self, values: dict[str, Any]) -> None:
+        """Write what the run was started with and on."""
+        write_atomically(self.environment_file, json.dumps(values, indent=2) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the logged records, oldest first."""

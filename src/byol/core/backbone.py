@@ -178,7 +178,7 @@ CIFAR_RESNETS = {
     "resnet20_16": (3, 16),
 }
 
-STEMS = ("standard", "small")
+STEMS = ("small", "strided", "standard")
 
 
 def build_backbone(
@@ -190,8 +190,8 @@ def build_backbone(
         name: any timm name, or one of `CIFAR_RESNETS`.
         image_size: side of the images in pixels; ViT and Swin are built for it.
         channels: of the images.
-        stem: for ResNets, "small" (3x3 stride 1, no max-pool) or "standard" (7x7 stride 2,
-            max-pool); None: small below 112 pixels.
+        stem: for ResNets, "small" (3x3 stride 1, no max-pool), "strided" (3x3 stride 2, no
+            max-pool) or "standard" (7x7 stride 2, max-pool); None: small below 112 pixels.
 
     Returns:
         The backbone, and the plain values from which `build_backbone(**values)` makes it again.
@@ -199,13 +199,13 @@ def build_backbone(
     Raises:
         UserError: the name is unknown, or the network cannot take such images.
     """
-    is_resnet = name in CIFAR_RESNETS or name.startswith(("resnet", "resnext", "wide_resnet"))
+    is_resnet = name.startswith(("resnet", "resnext", "wide_resnet"))
     if stem is not None and stem not in STEMS:
         raise UserError(f"unknown stem '{stem}'.{closest(stem, STEMS)} Known: {', '.join(STEMS)}.")
     stem = (stem or ("small" if image_size < 112 else "standard")) if is_resnet else None
     net = _cifar_resnet(name, channels) if name in CIFAR_RESNETS else _timm(name, image_size, channels)
-    if stem == "small":
-        _make_stem_small(net)
+    if stem in ("small", "strided"):
+        _make_stem_small(net, stride=1 if stem == "small" else 2)
     architecture = {"name": name, "image_size": image_size, "channels": channels, "stem": stem}
     return Backbone(net, image_size, channels=channels), architecture
 
@@ -246,7 +246,7 @@ def _cifar_resnet(name: str, channels: int) -> nn.Module:
     return cast(nn.Module, net)
 
 
-def _make_stem_small(net: nn.Module) -> None:
+def _make_stem_small(net: nn.Module, stride: int) -> None:
     """Replace a ResNet's stem for small images, as everyone does on CIFAR-10 (SimCLR, appendix B.9)."""
     convolution = next(module for module in net.modules() if isinstance(module, nn.Conv2d))
     owner, attribute = next(
@@ -255,7 +255,7 @@ def _make_stem_small(net: nn.Module) -> None:
         for name, child in module.named_children()
         if child is convolution
     )
-    small = nn.Conv2d(convolution.in_channels, convolution.out_channels, 3, padding=1, bias=False)
+    small = nn.Conv2d(convolution.in_channels, convolution.out_channels, 3, stride, padding=1, bias=False)
     nn.init.kaiming_normal_(small.weight, mode="fan_out", nonlinearity="relu")
     setattr(owner, attribute, small)
     if hasattr(net, "maxpool"):

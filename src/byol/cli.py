@@ -1,0 +1,180 @@
+"""The command `byol`. Nothing heavy is imported before a command needs it."""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from byol.errors import UserError, closest
+
+_USAGE = """\
+usage: byol COMMAND [...]
+
+Turn unlabelled images into a backbone (Bootstrap Your Own Latent, arXiv 2006.07733).
+
+commands:
+  demo       pretrain on handwritten digits, evaluate, draw a picture: two minutes on a CPU
+  pretrain   train a backbone on images without labels
+  evaluate   measure a trained backbone: kNN, logistic regression, linear probe
+  embed      write the vectors of images to a file
+  recipes    list the packaged settings, or show one
+
+byol COMMAND --help tells the flags of a command; byol --version the version.
+"""
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status: 0, 2 for an error, 128 + n for a signal n."""
+    words = list(sys.argv[1:] if words is None else words)
+    try:
+        return _run(words)
+    except UserError as error:
+        if "--debug" in words:
+            raise
+        print(f"byol: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 141
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_USAGE, end="")
+        return 0
+    if words[0] == "--version":
+        from byol import __version__
+
+        print(f"byol {__version__}")
+        return 0
+    command, rest = words[0], words[1:]
+    if command not in _COMMANDS:
+        raise UserError(f"unknown command '{command}'.{closest(command, _COMMANDS)} See byol --help")
+    return _COMMANDS[command](rest)
+
+
+def _demo(words: list[str]) -> int:
+    from byol.config import DemoConfig
+
+    values = _flags(DemoConfig, words, "byol demo [flags]")
+    if values is None:
+        return 0
+    from byol.reporting.demonstration import demo
+
+    demo(**vars(values))
+    return 0
+
+
+def _pretrain(words: list[str]) -> int:
+    from byol.config import PretrainConfig
+    from byol.settings import help_text, read_flags
+
+    if _asks_for_help(words):
+        usage = "byol pretrain [--recipe NAME] [--config FILE] [--resume RUN] [flags]"
+        print(help_text(PretrainConfig, usage))
+        return 0
+    flags = read_flags(PretrainConfig, words, extra=("recipe", "config", "resume"))
+    settings = _layered(flags)
+    from byol.training.errors import Interrupted
+    from byol.training.run import pretrain
+
+    try:
+        run = pretrain(**settings)
+    except Interrupted as stopped:
+        print(f"byol: {stopped}", file=sys.stderr)
+        return stopped.exit_status
+    print(f"run directory: {run.path}\nnext: byol evaluate {run.path}")
+    return 0
+
+
+def _layered(flags: dict[str, str]) -> dict[str, Any]:
+    """Return settings with flags over --config over --recipe."""
+    from byol.config import PretrainConfig
+    from byol.settings import read_yaml, read_yaml_file, recipe_text
+
+    settings: dict[str, Any] = dict(flags)
+    recipe, config = settings.pop("recipe", None), settings.pop("config", None)
+    if config is not None:
+        settings = {**read_yaml_file(PretrainConfig, config), **settings}
+    if recipe is not None:
+        settings = {**read_yaml(PretrainConfig, recipe_text(recipe), f"recipe {recipe}"), **settings}
+    return settings
+
+
+def _evaluate(words: list[str]) -> int:
+    from byol.config import EvaluateConfig
+
+    config = _flags(EvaluateConfig, words, "byol evaluate RUN [flags]")
+    if config is None:
+        return 0
+    from byol.evaluation.results import print_table
+    from byol.evaluation.run import evaluate
+
+    settings = {name: value for name, value in vars(config).items() if name != "debug"}
+    print_table(evaluate(**settings))
+    return 0
+
+
+def _embed(words: list[str]) -> int:
+    from byol.config import EmbedConfig
+
+    config = _flags(EmbedConfig, words, "byol embed RUN --out FILE [flags]")
+    if config is None:
+        return 0
+    from byol.evaluation.embedding import embed
+
+    settings = {name: value for name, value in vars(config).items() if name != "debug"}
+    print(f"vectors: {embed(**settings)}")
+    return 0
+
+
+def _recipes(words: list[str]) -> int:
+    from byol.settings import recipe_names, recipe_text
+
+    if _asks_for_help(words):
+        print("usage: byol recipes [NAME]\n\nList the packaged recipes, or print one.")
+        return 0
+    if len(words) > 1:
+        raise UserError("byol recipes takes one name, or none for the list")
+    if words:
+        print(recipe_text(words[0]), end="")
+        return 0
+    for name in recipe_names():
+        headline = recipe_text(name).splitlines()[0].removeprefix("# ")
+        print(f"{name:16} {headline}")
+    return 0
+
+
+def _flags(kind: Any, words: list[str], usage: str) -> Any:
+    """Return a command's settings, or None after printing its help."""
+    from byol.settings import help_text, read_flags, settings_from
+
+    if _asks_for_help(words):
+        print(help_text(kind, usage))
+        return None
+    flags = read_flags(kind, words)
+    for name in ("target", "out"):
+        if name in kind.__dataclass_fields__ and name not in flags and _is_required(kind, name):
+            missing = "the run or bundle" if name == "target" else "--out"
+            raise UserError(f"{missing} is missing: {usage}")
+    return settings_from(kind, flags)
+
+
+def _is_required(kind: Any, name: str) -> bool:
+    from dataclasses import MISSING
+
+    return kind.__dataclass_fields__[name].default is MISSING
+
+
+def _asks_for_help(words: Sequence[str]) -> bool:
+    return "-h" in words or "--help" in words
+
+
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "demo": _demo,
+    "pretrain": _pretrain,
+    "evaluate": _evaluate,
+    "embed": _embed,
+    "recipes": _recipes,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,174 @@
+"""Every setting a command takes, with its unit and default. Flags, YAML keys and help come from here."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from byol.errors import UserError
+
+Method = Literal["byol", "simsiam"]
+Optimizer = Literal["lars", "adamw", "sgd"]
+PresetName = Literal["imagenet", "small", "glyph"]
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Settings of `byol pretrain`."""
+
+    data: str = "digits"
+    """Name of a data set (digits, cifar10, cifar100, stl10, fashion_mnist, emnist/...), folder:PATH,
+    hf:NAME_OR_PATH, or a path."""
+    out: str | None = None
+    """Run directory, which must not exist. Default: the next free runs/DATA-METHOD-N."""
+    method: Method = "byol"
+    """byol, or simsiam: no target network."""
+    backbone: str = "resnet18"
+    """Any timm name, or a small ResNet: resnet8_16, resnet8_24, resnet8_32, resnet8_64, ..."""
+    backbone_weights: str | None = None
+    """File with a state dict to start from (.safetensors or .pt). Default: random weights."""
+    stem: Literal["small", "strided", "standard"] | None = None
+    """First layers of a ResNet: small = 3x3 stride 1, strided = 3x3 stride 2, standard = 7x7 stride 2
+    and max-pool. Default: small below 112 pixels, else standard."""
+    projection_size: int | None = None
+    """Width of the projections. Default: 256, simsiam 2048."""
+    projection_hidden_size: int | None = None
+    """Hidden width of projector and predictor. Default: 4096, simsiam 2048."""
+    image_size: int | None = None
+    """Side of the views in pixels. Default: the images' own where all are square and alike, at most
+    224, else 224."""
+    channels: int | None = None
+    """Channels of the images, 1 or 3. Default: the data's."""
+    preset: PresetName | None = None
+    """Augmentations. Default: glyph for digits and EMNIST, small up to 96 pixels, else imagenet."""
+    crop_scale: float | None = None
+    """Smallest area of a random crop over the area of the image. Default: the preset's (0.08)."""
+    batch_size: int = 256
+    """Images per optimizer step, over all processes and accumulated micro-batches."""
+    accumulate: int = 1
+    """Micro-batches per optimizer step. Batch statistics are those of a micro-batch."""
+    epochs: str = "100"
+    """Length of training: 100 or 100ep epochs, 500st optimizer steps."""
+    warmup: str | None = None
+    """Linear warm-up: epochs, steps (500st) or a share of the run (5%). Default: 10 epochs, at most a
+    tenth of the run."""
+    optimizer: Optimizer = "lars"
+    """lars as published, adamw, or sgd with momentum 0.9."""
+    base_lr: float | None = None
+    """Learning rate per 256 images: lr = base-lr x batch-size / 256. Default: lars as published for
+    this number of epochs, adamw 0.002, sgd 0.05."""
+    weight_decay: float | None = None
+    """On all weights but biases and norms. Default: lars as published, adamw 0.0001, sgd 0.0001."""
+    tau: float | None = None
+    """Decay rate of the target at the first step; it rises to 1 along a cosine. Default: as published
+    for this number of epochs."""
+    holdout: float = 0.1
+    """Share of the train split kept out of pretraining, or a number of images."""
+    knn_every: str = "10%"
+    """How often kNN on the hold-out is measured: epochs, steps or a share of the run; 0 = never."""
+    log_every: str = "20st"
+    """How often metrics are written: steps, epochs or a share of the run."""
+    checkpoint_every: str = "10%"
+    """How often a checkpoint is saved: epochs, steps (3st) or a share of the run."""
+    seed: int = 0
+    """Of weights, order and views."""
+    devices: str = "auto"
+    """Processes on this machine, one a GPU where there are any: a number, or auto."""
+    nodes: int = 1
+    """Machines, each started through torchrun or SLURM."""
+    precision: Precision = "fp32"
+    """fp32, or bf16 (mixed: weights and statistics stay fp32)."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile; auto is off on a CPU or without a compiler."""
+    num_workers: int | None = None
+    """Processes that decode images, for data that does not stay in memory. Default: one less than
+    the cores, at most 8."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What to do about an unreadable image: stop, or leave it out and report it."""
+    data_dir: str = "./datasets"
+    """Where downloads go."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "batch_size", "accumulate", "nodes", "image_size", "channels")
+        _at_least(self, 1, "projection_size", "projection_hidden_size")
+        _at_least(self, 0, "base_lr", "weight_decay", "num_workers", "holdout", "seed")
+        if self.tau is not None and not 0 <= self.tau <= 1:
+            raise UserError(f"tau is {self.tau}, it must lie between 0 and 1")
+        if self.crop_scale is not None and not 0 < self.crop_scale <= 1:
+            raise UserError(f"crop_scale is {self.crop_scale}, it must lie between 0 and 1")
+        if self.devices != "auto" and not (self.devices.isdigit() and int(self.devices) > 0):
+            raise UserError(f"devices is '{self.devices}', it must be a number or auto")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Settings of `byol evaluate`."""
+
+    target: str
+    """Run directory or bundle."""
+    data: str | None = None
+    """Labelled data, as for pretrain. Default: the run's own."""
+    protocol: str = "knn,logistic"
+    """Comma-separated: knn, logistic, linear."""
+    labels: str = "all"
+    """Labels to learn from: all, a number per class, a share (1%), or several with commas."""
+    draws: int = 5
+    """Random draws where not all labels are used."""
+    baselines: bool = False
+    """Also evaluate the untrained network and raw pixels."""
+    augment: bool = False
+    """Train the linear probe on random crops and flips, as the paper does, instead of cached features."""
+    seed: int = 0
+    """Of label draws and probes."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    num_workers: int = 0
+    """Processes that decode images, for data that does not stay in memory."""
+    data_dir: str = "./datasets"
+    """Where downloads go."""
+    out: str | None = None
+    """JSON file that gets the results of a bundle; a run keeps its own."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedConfig:
+    """Settings of `byol embed`."""
+
+    target: str
+    """Run directory or bundle."""
+    out: str
+    """File to write: .parquet (id, label, vector), .npy or .safetensors."""
+    data: str | None = None
+    """Images, as for pretrain. Default: the run's own."""
+    split: str = "train"
+    """train, test, unlabeled or all."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    num_workers: int = 0
+    """Processes that decode images, for data that does not stay in memory."""
+    data_dir: str = "./datasets"
+    """Where downloads go."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Settings of `byol demo`."""
+
+    out: str = "demo"
+    """Folder for the run; a new one with a number is made where it exists."""
+    seed: int = 0
+    """Of weights, order and views."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
+def _at_least(config: Any, low: float, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value < low:
+            raise UserError(f"{name} is {value}, it must be at least {low:g}")

@@ -1,0 +1,191 @@
+"""Which images make which batch: a plan derived from the seed, and two ways to follow it.
+
+A position counts micro-batches from the start of training. Everything random about the batch at
+a position follows from the seed and the position, so a loader can start anywhere.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from byol.augment.draw import GeometricDraw, draw_geometric
+from byol.augment.presets import ViewSpec
+from byol.errors import UserError
+from byol.randomness import CROPS, ORDER, derived_generator
+from byol.types import ImageSet
+
+
+class Batch(NamedTuple):
+    """One process's micro-batch."""
+
+    position: int
+    """Number of micro-batches before this one."""
+    images: Tensor
+    """[B] indices of resident images, or [B,2,C,S,S] uint8: two crops of each image."""
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """The order of the images, cut into micro-batches; an incomplete last batch is dropped.
+
+    Raises:
+        UserError: the data hold less than a batch, the batch does not divide evenly, or a
+            micro-batch would have fewer than two images (batch normalisation needs two).
+    """
+
+    count: int
+    """Number of images."""
+    batch_size: int
+    """Images per optimizer step over all processes and micro-batches."""
+    accumulate: int = 1
+    """Micro-batches per optimizer step."""
+    processes: int = 1
+    rank: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.batch_size > self.count:
+            raise UserError(
+                f"batch size {self.batch_size} is larger than the data: {self.count} images to train on. "
+                f"Give --batch-size {self.count} or less, or more images"
+            )
+        parts = self.accumulate * self.processes
+        if self.batch_size % parts:
+            raise UserError(
+                f"batch size {self.batch_size} does not divide into {self.accumulate} micro-batches "
+                f"on {self.processes} processes: make it a multiple of {parts}"
+            )
+        if self.batch_size // parts < 2:
+            raise UserError(
+                "a batch of one image has no batch statistics: give a --batch-size of at least "
+                f"{2 * parts} ({self.accumulate} micro-batches, {self.processes} processes)"
+            )
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps per epoch."""
+        return self.count // self.batch_size
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Images that one process sees at a time."""
+        return self.batch_size // (self.accumulate * self.processes)
+
+    def epoch_of(self, position: int) -> int:
+        """Return the epoch (0-based) of a micro-batch."""
+        return position // (self.steps_per_epoch * self.accumulate)
+
+    def indices(self, position: int) -> Tensor:
+        """Return this process's image indices [B] at a position."""
+        step, micro = divmod(position, self.accumulate)
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        part = micro * self.processes + self.rank
+        start = step_in_epoch * self.batch_size + part * self.micro_batch_size
+        return epoch_order(self.count, self.seed, epoch)[start : start + self.micro_batch_size]
+
+
+@lru_cache(maxsize=2)
+def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
+    """Return the permutation [count] of an epoch."""
+    return torch.randperm(count, generator=derived_generator(seed, ORDER, epoch))
+
+
+class ResidentBatches:
+    """Batches of indices into images that stay on the training device, positions start to stop-1."""
+
+    def __init__(self, plan: BatchPlan, start: int, stop: int) -> None:
+        self.plan = plan
+        self.positions = range(start, stop)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for position in self.positions:
+            yield Batch(position, self.plan.indices(position))
+
+
+class _TwoCrops(Dataset[tuple[int, Tensor]]):
+    """Decode an image once and cut two crops out of it; runs in the loader's workers.
+
+    An item's crops follow from the seed, the epoch and the index, not from the worker.
+    """
+
+    def __init__(self, image_set: ImageSet, specs: tuple[ViewSpec, ViewSpec], size: int, seed: int) -> None:
+        self.image_set = image_set
+        self.specs = specs
+        self.size = size
+        self.seed = seed
+
+    def __getitem__(self, item: tuple[int, int, int]) -> tuple[int, Tensor]:
+        position, epoch, index = item
+        image = self.image_set[index]  # [C,H,W]
+        generator = derived_generator(self.seed, CROPS, epoch, index)
+        height, width = image.shape[1:]
+        crops = [
+            cut(image, draw_geometric(spec, 1, height, width, generator), spec, self.size)
+            for spec in self.specs
+        ]
+        return position, torch.stack(crops)  # [2,C,S,S]
+
+
+def cut(image: Tensor, draw: GeometricDraw, spec: ViewSpec, size: int) -> Tensor:
+    """Crop, resize and mirror one uint8 image [C,H,W] to [C,S,S], on bytes with antialiasing."""
+    from torchvision.transforms.v2 import functional as transforms
+
+    if draw.box is None:
+        raise UserError("this preset has no crop and works only on images of one small size (glyphs)")
+    assert spec.crop is not None
+    top, left, height, width = draw.box[0].tolist()
+    interpolation = transforms.InterpolationMode(spec.crop.interpolation)
+    view = transforms.resized_crop(
+        image, top, left, height, width, [size, size], interpolation, antialias=True
+    )
+    return view.flip(2) if bool(draw.flip[0]) else view
+
+
+class _PlannedItems:
+    """The items of each batch, in the plan's order: what the loader's workers are asked for."""
+
+    def __init__(self, plan: BatchPlan, start: int, stop: int) -> None:
+        self.plan = plan
+        self.positions = range(start, stop)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int, int]]]:
+        for position in self.positions:
+            epoch = self.plan.epoch_of(position)
+            yield [(position, epoch, index) for index in self.plan.indices(position).tolist()]
+
+
+def streamed_batches(
+    image_set: ImageSet,
+    plan: BatchPlan,
+    specs: tuple[ViewSpec, ViewSpec],
+    size: int,
+    start: int,
+    stop: int,
+    num_workers: int,
+) -> DataLoader[Any]:
+    """Return a loader of crops [B,2,C,S,S] whose content does not depend on the number of workers."""
+    loader: DataLoader[Any] = DataLoader(
+        _TwoCrops(image_set, specs, size, plan.seed),
+        batch_sampler=_PlannedItems(plan, start, stop),
+        num_workers=num_workers,
+        collate_fn=_collate,
+        pin_memory=torch.cuda.is_available(),
+        prefetch_factor=4 if num_workers else None,
+    )
+    return loader
+
+
+def _collate(items: list[tuple[int, Tensor]]) -> Batch:
+    positions, crops = zip(*items, strict=True)
+    return Batch(positions[0], torch.stack(crops))  # [B,2,C,S,S]

@@ -1,0 +1,20 @@
+"""Randomness is derived, not carried: every draw comes from a key such as (seed, step, rank).
+
+So results do not depend on how many workers there are, and resuming needs only the position.
+"""
+
+import numpy as np
+import torch
+
+ORDER, VIEWS, CROPS, NETWORK = range(4)
+"""What a key is for, so that two uses of the same numbers do not share their randomness."""
+
+
+def derived_seed(*key: int) -> int:
+    """Return 32 well-mixed bits from whole numbers >= 0 (numpy's SeedSequence)."""
+    return int(np.random.SeedSequence(key).generate_state(1)[0])
+
+
+def derived_generator(*key: int) -> torch.Generator:
+    """Return a CPU generator whose stream is a function of `key`."""
+    return torch.Generator().manual_seed(derived_seed(*key))

@@ -1,0 +1,1 @@
+"""Packaged recipes: settings of `byol pretrain` as YAML."""

@@ -1,0 +1,192 @@
+"""From words to settings: flags, YAML keys and keyword arguments go through one parser.
+
+jsonargparse makes flags, types and help of the dataclasses in `config.py`. What it lacks is here:
+hyphens, the closest name for a typo, one-line errors, and flags over --config over --recipe.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from byol.errors import UserError, closest, unknown
+
+Settings = TypeVar("Settings")
+
+
+def settings_from(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """Return settings from names and values, such as a YAML file, flags or keyword arguments.
+
+    Args:
+        kind: a dataclass of `config.py`.
+        values: numbers may be written as text; what is not named keeps its default.
+
+    Raises:
+        UserError: a name is unknown (the closest is given) or a value is not what it should be.
+    """
+    from argparse import ArgumentError
+
+    check_names(kind, values)
+    types = get_type_hints(kind)
+    texts = {name: _as_text(value, types[name]) for name, value in values.items()}
+    try:
+        parsed = _parser(kind).parse_object(texts)
+    except ArgumentError as error:
+        raise _told(error, types, values) from error
+    return kind(**vars(parsed))
+
+
+def read_flags(kind: type[Any], words: Sequence[str], extra: Iterable[str] = ()) -> dict[str, str]:
+    """Return the flags on a command line as names (with underscores) and texts.
+
+    `--batch-size 64`, `--batch_size 64` and `--batch-size=64` mean the same; a flag for yes or no may
+    stand alone; a word that belongs to no flag is the `target`, where there is one.
+
+    Args:
+        kind: a dataclass of `config.py`.
+        words: the command line after the command.
+        extra: further names that are flags here.
+
+    Raises:
+        UserError: an unknown flag (the closest is given), a flag twice or without its value.
+    """
+    known = {field.name: field.type for field in fields(kind)}
+    flags: dict[str, str] = {}
+    waiting = list(words)
+    while waiting:
+        word = waiting.pop(0)
+        name, equals, value = word.removeprefix("--").partition("=")
+        name = name.replace("-", "_")
+        if not word.startswith("--"):
+            name, equals, value = "target", "=", word
+            if name not in known or name in flags:
+                raise UserError(f"'{word}' belongs to no flag")
+        if name not in known and name not in extra:
+            raise _unknown_flag(name, [*known, *extra])
+        if name in flags:
+            raise UserError(f"{flag(name)} is given twice")
+        if not equals:
+            value = _value(name, known.get(name) is bool, waiting)
+        flags[name] = value
+    return flags
+
+
+def help_text(kind: type[Any], usage: str) -> str:
+    """Return the flags of a command with their meaning and default."""
+    text = _parser(kind).format_help().split("\n\n", 2)[2]
+    text = text.split("\n", 1)[1] if text.startswith("Settings of") else text
+    text = re.sub(r"--[a-z_]+", lambda match: match[0].replace("_", "-"), text)
+    return f"usage: {usage}\n\n{text}"
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the packaged recipes."""
+    files = resources.files("byol.recipe_files").iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def recipe_text(name: str) -> str:
+    """Return a packaged recipe as it is written, comments and all.
+
+    Raises:
+        UserError: there is no recipe of this name.
+    """
+    if name not in recipe_names():
+        raise unknown("recipe", name, recipe_names())
+    return resources.files("byol.recipe_files").joinpath(f"{name}.yaml").read_text()
+
+
+def read_yaml(kind: type[Any], text: str, source: str) -> dict[str, Any]:
+    """Return the settings in a YAML text.
+
+    Args:
+        kind: the dataclass whose names are its keys.
+        text: the YAML; "3e-4" is a number here whatever YAML says.
+        source: where it stands, for messages.
+
+    Raises:
+        UserError: it is no YAML of names and values, or a key is unknown.
+    """
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{source} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{source} must hold names and values, like 'batch_size: 256'")
+    values = {str(name).replace("-", "_"): value for name, value in values.items()}
+    check_names(kind, values, source)
+    return values
+
+
+def read_yaml_file(kind: type[Any], path: str) -> dict[str, Any]:
+    """Return the settings in a YAML file; see `read_yaml`."""
+    if not Path(path).is_file():
+        raise UserError(f"--config {path}: no such file")
+    return read_yaml(kind, Path(path).read_text(), path)
+
+
+def check_names(kind: type[Any], values: Iterable[str], source: str = "") -> None:
+    """Raise UserError for a name that is no setting, with the closest that is."""
+    names = [field.name for field in fields(kind)]
+    for name in values:
+        if name not in names:
+            where = f" in {source}" if source else ""
+            raise UserError(f"unknown setting '{name}'{where}.{closest(name, names)}")
+
+
+def flag(name: str) -> str:
+    """Return a setting's name as it is written on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def _parser(kind: type[Any]) -> Any:
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, None)
+    return parser
+
+
+def _value(name: str, is_yes_or_no: bool, waiting: list[str]) -> str:
+    """Take a flag's value off the words that follow it."""
+    if is_yes_or_no and (not waiting or waiting[0] not in ("true", "false")):
+        return "true"
+    if not waiting or waiting[0].startswith("--"):
+        raise UserError(f"{flag(name)} needs a value")
+    return waiting.pop(0)
+
+
+def _unknown_flag(name: str, known: Iterable[str]) -> UserError:
+    return UserError(f"unknown flag {flag(name)}.{closest(flag(name), map(flag, known))} See --help")
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    """Return the types that a setting may have; a Literal's values stand for themselves."""
+    if get_origin(annotation) in (Union, type(int | None)):
+        return tuple(choice for part in get_args(annotation) for choice in _choices(part))
+    return get_args(annotation) if get_origin(annotation) is Literal else (annotation,)
+
+
+def _as_text(value: Any, annotation: Any) -> Any:
+    """Turn a number into text where text is wanted: epochs: 100 is as good as epochs: "100"."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return str(value) if is_number and str in _choices(annotation) else value
+
+
+def _told(error: Exception, types: Mapping[str, Any], values: Mapping[str, Any]) -> UserError:
+    """Return jsonargparse's complaint about a value in one line of ours."""
+    key = re.search(r'key "(\w+)"', str(error))
+    if key is None or key[1] not in values:
+        return UserError(" ".join(str(error).split()))
+    name, value = key[1], values[key[1]]
+    kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+    choices = [choice for choice in _choices(types[name]) if choice is not type(None)]
+    words = ", ".join(kinds.get(choice, str(choice)) for choice in choices)
+    expected = f"one of {words}" if isinstance(choices[0], str) else words
+    near = closest(str(value), [choice for choice in choices if isinstance(choice, str)])
+    return UserError(f"{flag(name)} cannot be '{value}': it takes {expected}.{near}")

@@ -1,0 +1,1 @@
+"""Pretraining: Lightning drives it, and lives nowhere else. Start with `run.py`."""

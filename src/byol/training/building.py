@@ -1,0 +1,115 @@
+"""From resolved settings to the module that trains and the batches that it trains on."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from byol.bundle import load_exactly, read_weights
+from byol.config import PretrainConfig
+from byol.core.backbone import build_backbone
+from byol.core.learner import BYOL
+from byol.data.batches import Batch, BatchPlan, ResidentBatches, streamed_batches
+from byol.randomness import NETWORK, derived_seed
+from byol.rundir import RunDirectory
+from byol.training.module import OptimizerSettings, Pretraining
+from byol.training.preparation import (
+    Lengths,
+    PreparedData,
+    preprocess_for,
+    use_compile,
+    view_specs,
+    worker_count,
+)
+from byol.training.view_makers import ResidentViews, StreamedViews
+
+
+def build_module(
+    config: PretrainConfig,
+    data: PreparedData,
+    plan: BatchPlan,
+    durations: Lengths,
+    net: nn.Module | None,
+    hidden_layer: str | int | None,
+) -> tuple[Pretraining, dict[str, Any] | None]:
+    """Return the module, and how to build its backbone again (None for a network of the user's own)."""
+    torch.manual_seed(derived_seed(config.seed, NETWORK))
+    architecture = None
+    if net is None:
+        net, architecture = _named_backbone(config)
+    learner = _learner(config, net, hidden_layer if architecture is None else None, durations.total)
+    specs = view_specs(config)
+    if data.images is not None:
+        make_views: nn.Module = ResidentViews(data.images, specs, learner.image_size, plan)
+    else:
+        make_views = StreamedViews(specs, plan)
+    settings = _optimizer_settings(config, durations)
+    return Pretraining(learner, make_views, settings, plan, use_compile(config)), architecture
+
+
+def batches(
+    config: PretrainConfig, data: PreparedData, plan: BatchPlan, start_step: int, total_steps: int
+) -> Any:
+    """Return an iterable of `Batch`es from one optimizer step to another."""
+    positions = (start_step * plan.accumulate, total_steps * plan.accumulate)
+    if data.images is not None:
+        return ResidentBatches(plan, *positions)
+    assert config.image_size is not None
+    return streamed_batches(
+        data.pretraining, plan, view_specs(config), config.image_size, *positions, worker_count(config)
+    )
+
+
+def first_batch(config: PretrainConfig, data: PreparedData, plan: BatchPlan) -> Batch:
+    """Return the first batch of a run."""
+    batch: Batch = next(iter(batches(config, data, plan, 0, 1)))
+    return batch
+
+
+def save_initial_weights(run: RunDirectory, module: Pretraining) -> None:
+    """Keep the weights of step 0: the random-init baseline is evaluated on them."""
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    state = module.learner.backbone.net.state_dict()
+    save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, run.initial_weights)
+
+
+def _named_backbone(config: PretrainConfig) -> tuple[nn.Module, dict[str, Any]]:
+    assert config.image_size is not None and config.channels is not None
+    backbone, architecture = build_backbone(config.backbone, config.image_size, config.channels, config.stem)
+    if config.backbone_weights is not None:
+        load_exactly(backbone.net, read_weights(Path(config.backbone_weights)), config.backbone_weights)
+    return backbone.net, architecture
+
+
+def _learner(
+    config: PretrainConfig, net: nn.Module, hidden_layer: str | int | None, total_steps: int
+) -> BYOL:
+    assert config.image_size is not None and config.tau is not None
+    learner = BYOL(
+        net,
+        config.image_size,
+        hidden_layer,
+        config.projection_size,
+        config.projection_hidden_size,
+        moving_average_decay=config.tau,
+        use_momentum=config.method == "byol",
+        # Lightning converts batch normalisation once the processes are known.
+        sync_batchnorm=False,
+        channels=config.channels,
+        total_steps=total_steps,
+    )
+    learner.backbone.preprocess = preprocess_for(config)
+    return learner
+
+
+def _optimizer_settings(config: PretrainConfig, durations: Lengths) -> OptimizerSettings:
+    assert config.base_lr is not None and config.weight_decay is not None
+    return OptimizerSettings(
+        config.optimizer,
+        config.base_lr * config.batch_size / 256,
+        config.weight_decay,
+        durations.warmup,
+        durations.total,
+    )

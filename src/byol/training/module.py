@@ -1,0 +1,99 @@
+"""The Lightning module: a batch becomes views, a loss, a step, and a move of the target."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from byol.core.learner import BYOL
+from byol.data.batches import Batch, BatchPlan
+from byol.optim.groups import parameter_groups
+from byol.optim.lars import LARS
+from byol.optim.schedules import warmup_cosine
+from byol.randomness import NETWORK, derived_seed
+from byol.training.view_makers import channels_last
+from byol.training.watch import Watch
+from byol.types import StepOutput
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """The optimizer and its schedule, in optimizer steps."""
+
+    name: Literal["lars", "adamw", "sgd"]
+    lr: float
+    """Peak learning rate, scaled to the batch."""
+    weight_decay: float
+    warmup_steps: int
+    total_steps: int
+
+
+def build_optimizer(settings: OptimizerSettings, learner: BYOL) -> Optimizer:
+    """Return the optimizer over the learner's online parameters, in groups with explicit flags."""
+    groups = parameter_groups(learner, learner.named_online_parameters(), settings.weight_decay)
+    if settings.name == "lars":
+        return LARS(groups, settings.lr)
+    if settings.name == "adamw":
+        return torch.optim.AdamW(groups, settings.lr)
+    return torch.optim.SGD(groups, settings.lr, momentum=0.9)
+
+
+class Pretraining(L.LightningModule):
+    """One learner, its views and its optimizer. `step` counts optimizer steps from the start of the run."""
+
+    def __init__(
+        self,
+        learner: BYOL,
+        make_views: nn.Module,
+        settings: OptimizerSettings,
+        plan: BatchPlan,
+        compile_step: bool = False,
+    ) -> None:
+        super().__init__()
+        self.learner = learner.to(memory_format=torch.channels_last)
+        self.make_views = make_views
+        self.settings = settings
+        self.plan = plan
+        self.step = 0
+        self.last_learning_rate = 0.0
+        self.watch = Watch()
+        self._compare: Callable[..., StepOutput] = learner.compare
+        if compile_step:
+            self._compare = torch.compile(learner.compare)
+        # DistributedDataParallel reads this from the module it wraps, which is this one.
+        # Its buffers would be sent to all processes before every step: the images, too.
+        self._ddp_params_and_buffers_to_ignore = [
+            *(f"learner.{name}" for name in learner._ddp_params_and_buffers_to_ignore),
+            *(f"make_views.{name}" for name, _ in make_views.named_buffers()),
+            *(f"watch.{name}" for name, _ in self.watch.named_buffers()),
+        ]
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        """Return the loss of one micro-batch."""
+        # Dropout and the like draw from the global generator: derived, so that resuming is exact.
+        torch.manual_seed(derived_seed(self.plan.seed, NETWORK, batch.position, self.plan.rank))
+        view1, view2 = channels_last(self.make_views(batch))
+        output = self._compare(view1, view2)
+        self.watch.see(output)
+        return output.loss
+
+    def configure_optimizers(self) -> Optimizer:
+        """Return the optimizer; its learning rate is set before every step."""
+        return build_optimizer(self.settings, self.learner)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """Set the learning rate, step, and move the target: once per optimizer step, from this one place."""
+        settings = self.settings
+        factor = warmup_cosine(self.step, settings.warmup_steps, settings.total_steps)
+        self.last_learning_rate = settings.lr * factor
+        for group in optimizer.param_groups:
+            group["lr"] = self.last_learning_rate
+        optimizer.step(closure=optimizer_closure)
+        self.learner.update_moving_average()
+        self.step += 1

@@ -1,0 +1,59 @@
+"""views.png: what the network is shown, to look at before waiting for hours."""
+
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from byol.config import PretrainConfig
+from byol.training.building import first_batch
+from byol.training.module import Pretraining
+from byol.training.preparation import PreparedData
+from byol.training.view_makers import channels_last
+
+_COLUMNS = 16
+_PIXELS = 64
+"""Small views are enlarged to at least this side."""
+
+
+class FirstViews:
+    """Draws the first batch's views when training starts."""
+
+    def __init__(
+        self,
+        file: Path,
+        module: Pretraining,
+        data: PreparedData,
+        config: PretrainConfig,
+        trainer: L.Trainer,
+    ) -> None:
+        self.file = file
+        self.module = module
+        self.data = data
+        self.config = config
+
+    def __call__(self) -> None:
+        if self.file.exists():
+            return
+        batch = first_batch(self.config, self.data, self.module.plan)
+        batch = batch._replace(images=batch.images.to(self.module.device))
+        save_views(self.file, *channels_last(self.module.make_views(batch)), self.module)
+
+
+def save_views(file: Path, view1: Tensor, view2: Tensor, module: Pretraining) -> None:
+    """Save the first views of both kinds: each pair of rows is first view, second view."""
+    from torchvision.utils import make_grid, save_image
+
+    preprocess = module.learner.backbone.preprocess
+    assert preprocess is not None
+    starts = range(0, min(len(view1), 2 * _COLUMNS), _COLUMNS)
+    rows = [view[start : start + _COLUMNS] for start in starts for view in (view1, view2)]
+    images = torch.cat(rows).float().cpu()
+    mean, std = (torch.tensor(values).view(1, -1, 1, 1) for values in (preprocess.mean, preprocess.std))
+    scale = max(1, _PIXELS // images.shape[-1])
+    images = (images * std + mean).clamp(0, 1)
+    images = torch.nn.functional.interpolate(images, scale_factor=scale, mode="nearest")
+    if images.shape[1] not in (1, 3):
+        images = images[:, :1]
+    save_image(make_grid(images, nrow=min(_COLUMNS, len(view1)), padding=2, pad_value=1.0), file)

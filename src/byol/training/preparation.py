@@ -1,0 +1,174 @@
+"""From settings to everything concrete: images, view specifications, sizes, lengths in steps."""
+
+import os
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from byol.augment.evaluation import Preprocess
+from byol.augment.presets import ViewSpec, normalization, preset_named
+from byol.config import PresetName, PretrainConfig
+from byol.data.images import Concatenation, Subset, TensorImages, resident
+from byol.data.source import open_source, resolved_spec
+from byol.data.splits import holdout_split
+from byol.duration import Duration
+from byol.errors import UserError
+from byol.optim.length_presets import LengthPreset, preset_for
+from byol.types import ImageSet
+
+Data = str | Dataset[Any] | Tensor
+
+
+@dataclass(frozen=True)
+class PreparedData:
+    """The images of a run."""
+
+    name: str
+    train: ImageSet
+    """The labelled or unlabelled train split without the hold-out."""
+    holdout: ImageSet
+    pretraining: ImageSet
+    """`train`, and the unlabelled images where the source has some."""
+    images: Tensor | None
+    """[N,C,H,W] uint8: `pretraining` in memory; None where it is streamed."""
+    channels: int
+    skipped: tuple[str, ...]
+    """Names of unreadable images that were left out."""
+
+
+def prepare_data(data: Data, config: PretrainConfig) -> PreparedData:
+    """Open the data, split off the hold-out, and load into memory what fits.
+
+    Raises:
+        UserError: anything the user can fix about the data.
+    """
+    source = open_source(data, channels=config.channels, data_dir=config.data_dir, on_error=config.on_error)
+    fraction = int(config.holdout) if config.holdout > 1 else config.holdout
+    train_indices, holdout_indices = holdout_split(len(source.train), source.train.labels, fraction)
+    train = _in_memory(Subset(source.train, train_indices))
+    holdout = _in_memory(Subset(source.train, holdout_indices))
+    pretraining = train if source.unlabeled is None else Concatenation(train, source.unlabeled)
+    name = resolved_spec(data) if isinstance(data, str) else source.name
+    images = resident(pretraining)
+    return PreparedData(name, train, holdout, pretraining, images, source.channels, source.skipped)
+
+
+def _in_memory(images: Subset) -> ImageSet:
+    tensor = resident(images)
+    if tensor is None:
+        return images
+    return TensorImages(tensor, images.labels, images.class_names, images.keys)
+
+
+def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
+    """Fill in every setting that follows from the data or from the length of training."""
+    size = config.image_size or _natural_size(data)
+    preset = config.preset or _natural_preset(data.name, size)
+    defaults = _optimizer_defaults(config, len(data.pretraining) // config.batch_size or 1)
+    config = replace(
+        config,
+        data=data.name,
+        image_size=size,
+        channels=data.channels,
+        preset=preset,
+        base_lr=defaults.base_lr if config.base_lr is None else config.base_lr,
+        weight_decay=defaults.weight_decay if config.weight_decay is None else config.weight_decay,
+        tau=defaults.tau if config.tau is None else config.tau,
+    )
+    if data.images is None and preset_named(preset)[0].crop is None:
+        raise UserError(f"preset '{preset}' has no crop: it takes images of one size of at most 128 pixels")
+    return config
+
+
+def view_specs(config: PretrainConfig) -> tuple[ViewSpec, ViewSpec]:
+    """Return the preset's two views, with the run's crop scale."""
+    assert config.preset is not None
+    first, second = preset_named(config.preset)
+    return _with_crop_scale(first, config.crop_scale), _with_crop_scale(second, config.crop_scale)
+
+
+def preprocess_for(config: PretrainConfig) -> Preprocess:
+    """Return the test-time preprocessing that goes with the run's views."""
+    assert config.image_size is not None and config.channels is not None
+    mean, std = normalization(config.channels)
+    fraction = 224 / 256 if config.preset == "imagenet" else 1.0
+    return Preprocess(config.image_size, tuple(mean), tuple(std), crop_fraction=fraction)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Durations of a run in optimizer steps."""
+
+    total: int
+    warmup: int
+    log: int
+    knn: int
+    checkpoint: int
+
+
+def lengths(config: PretrainConfig, steps_per_epoch: int) -> Lengths:
+    """Turn the run's durations into steps.
+
+    Raises:
+        UserError: a duration cannot be read, or the warm-up is longer than the run.
+    """
+    total = Duration.parse(config.epochs, "epochs").steps(steps_per_epoch)
+    if total == 0:
+        raise UserError("epochs is 0: train for at least one epoch or step")
+
+    def steps(name: str) -> int:
+        return Duration.parse(getattr(config, name), name).steps(steps_per_epoch, total)
+
+    warmup = min(10 * steps_per_epoch, total // 10) if config.warmup is None else steps("warmup")
+    if warmup >= total:
+        raise UserError(
+            f"the warm-up ({warmup} steps) is as long as the run ({total} steps): shorten --warmup"
+        )
+    return Lengths(total, warmup, max(1, steps("log_every")), steps("knn_every"), steps("checkpoint_every"))
+
+
+def worker_count(config: PretrainConfig) -> int:
+    """Return how many processes decode images."""
+    if config.num_workers is not None:
+        return config.num_workers
+    return max(1, min(8, (os.cpu_count() or 2) - 1))
+
+
+def use_compile(config: PretrainConfig) -> bool:
+    """Say whether to compile the step: never on a CPU unless asked to, nor without a C compiler."""
+    import shutil
+
+    has_compiler = any(shutil.which(name) for name in ("cc", "gcc", "clang", "cl"))
+    if config.compile == "on" and not has_compiler:
+        raise UserError("--compile on needs a C compiler (gcc or clang); --compile auto does without")
+    return config.compile == "on" or (config.compile == "auto" and has_compiler and torch.cuda.is_available())
+
+
+def _natural_size(data: PreparedData) -> int:
+    if data.images is not None and data.images.shape[2] == data.images.shape[3]:
+        return min(224, data.images.shape[2])
+    return 224
+
+
+def _natural_preset(name: str, size: int) -> PresetName:
+    if name == "digits" or name.startswith("emnist/"):
+        return "glyph"
+    return "small" if size <= 96 else "imagenet"
+
+
+def _optimizer_defaults(config: PretrainConfig, steps_per_epoch: int) -> LengthPreset:
+    """Return learning rate, weight decay and tau for this optimizer and length."""
+    epochs = Duration.parse(config.epochs, "epochs").steps(steps_per_epoch) / steps_per_epoch
+    published = preset_for(max(epochs, 1))
+    if config.optimizer == "lars":
+        return published
+    return LengthPreset(2e-3 if config.optimizer == "adamw" else 0.05, 1e-4, published.tau)
+
+
+def _with_crop_scale(spec: ViewSpec, smallest: float | None) -> ViewSpec:
+    if smallest is None or spec.crop is None:
+        return spec
+    return replace(spec, crop=replace(spec.crop, scale=(smallest, 1.0)))

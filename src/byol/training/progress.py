@@ -1,0 +1,67 @@
+"""One line that tells how the run is doing; plain lines where the output is no terminal."""
+
+import sys
+import time
+from typing import Any, TextIO
+
+
+class Progress:
+    """Shows loss, kNN, images per second, share of time spent waiting for data, and time to go.
+
+    Args:
+        total_steps: of the run.
+        stream: where to write; on a terminal the line is rewritten in place.
+        plain_lines: at most about this many lines in a whole run where it is no terminal.
+    """
+
+    def __init__(self, total_steps: int, stream: TextIO = sys.stderr, plain_lines: int = 20) -> None:
+        self.total_steps = total_steps
+        self.stream = stream
+        self.on_terminal = stream.isatty()
+        self.every = max(1, total_steps // plain_lines)
+        self.next_line = 0
+        self.knn: float | None = None
+        self.started: tuple[float, int] | None = None
+
+    def show(self, record: dict[str, Any]) -> None:
+        """Show a record of metrics.jsonl."""
+        self.knn = record.get("knn", self.knn)
+        step = record["step"]
+        if self.started is None:
+            self.started = (time.monotonic(), step)
+        if "loss" not in record:
+            return
+        if self.on_terminal:
+            self.stream.write("\r\x1b[K" + self._line(record))
+        elif step >= self.next_line or step == self.total_steps:
+            self.next_line = (step // self.every + 1) * self.every
+            self.stream.write(self._line(record) + "\n")
+        self.stream.flush()
+
+    def say(self, text: str) -> None:
+        """Write a line of its own."""
+        self.stream.write(("\r\x1b[K" if self.on_terminal else "") + text + "\n")
+        self.stream.flush()
+
+    def close(self) -> None:
+        """Leave the last line standing."""
+        if self.on_terminal:
+            self.stream.write("\n")
+
+    def _line(self, record: dict[str, Any]) -> str:
+        knn = "" if self.knn is None else f"  kNN {self.knn:.1%}"
+        return (
+            f"step {record['step']}/{self.total_steps}  epoch {record['epoch']:.1f}  "
+            f"loss {record['loss']:.3f}{knn}  {record['images_per_second']:.0f} images/s  "
+            f"waiting for data {record['data_wait']:.0%}  {self._to_go(record['step'])}"
+        )
+
+    def _to_go(self, step: int) -> str:
+        assert self.started is not None
+        start_time, start_step = self.started
+        if step == self.total_steps:
+            return "done"
+        if step == start_step:
+            return "..."
+        seconds = (time.monotonic() - start_time) / (step - start_step) * (self.total_steps - step)
+        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} to go"

@@ -1,0 +1,254 @@
+"""`byol.pretrain`: set up, build, fit."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import nn
+
+from byol.bundle import load_backbone
+from byol.config import PretrainConfig
+from byol.core.backbone import Backbone
+from byol.data.batches import BatchPlan
+from byol.errors import UserError
+from byol.evaluation.monitor import holdout_knn
+from byol.rundir import RunDirectory
+from byol.settings import settings_from
+from byol.training import checkpoint
+from byol.training.building import batches, build_module, save_initial_weights
+from byol.training.callbacks import Checkpoints, Clock, Monitor, StepEnd, StopOnSignal
+from byol.training.environment import environment
+from byol.training.errors import NonFiniteError
+from byol.training.module import Pretraining
+from byol.training.picture import FirstViews
+from byol.training.preparation import Data, Lengths, PreparedData, lengths, prepare_data, resolve
+from byol.training.progress import Progress
+from byol.training.trainer import build_trainer
+
+_MAY_CHANGE_ON_RESUME = ("devices", "nodes", "num_workers", "debug")
+# Lightning starts the other processes with the same command; they must not choose another folder.
+_RUN_PATH_VARIABLE = "BYOL_RUN_PATH"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run."""
+
+    path: Path
+
+    def results(self) -> list[dict[str, Any]]:
+        """Return the records of results.json."""
+        return RunDirectory(self.path).results()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the records of metrics.jsonl."""
+        return RunDirectory(self.path).metrics()
+
+    def backbone(self, net: nn.Module | None = None) -> Backbone:
+        """Return the trained backbone, as `byol.load_backbone`."""
+        return load_backbone(self.path, net)
+
+
+def pretrain(
+    data: Data = "digits",
+    backbone: str | nn.Module = "resnet18",
+    *,
+    hidden_layer: str | int | None = None,
+    resume: str | Path | None = None,
+    **settings: Any,
+) -> Run:
+    """Train a backbone on images without labels.
+
+    Args:
+        data: as `--data`, or a torch Dataset, or a uint8 tensor [N,C,H,W].
+        backbone: a timm name, or a network of your own, which is trained in place.
+        hidden_layer: of a network of your own: whose output is the representation (see `BYOL`);
+            None: the network's own output.
+        resume: a run directory to continue; pass your own data and network again, if you had any.
+        **settings: the flags of `byol pretrain` with underscores.
+
+    Returns:
+        The run: `.path`, `.results()`, `.metrics()`, `.backbone()`.
+
+    Raises:
+        UserError: a setting, the data or the network is not as it should be.
+        Interrupted: a stop signal arrived; the run was saved and can be resumed.
+    """
+    inputs = _Inputs(data, backbone, hidden_layer)
+    # The weights and every step seed torch's global generator; the caller's is given back as it was.
+    with torch.random.fork_rng():
+        if resume is not None:
+            return _resume(inputs, RunDirectory.existing(resume), settings)
+        return _start(inputs, settings)
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What the caller passed beside settings; objects of the caller's own are not in the settings."""
+
+    data: Data
+    backbone: str | nn.Module
+    hidden_layer: str | int | None
+
+    def named(self) -> dict[str, str]:
+        """Return their names, in angle brackets for the caller's own objects."""
+        inputs = {"data": self.data, "backbone": self.backbone}
+        return {
+            name: value if isinstance(value, str) else f"<{type(value).__name__}>"
+            for name, value in inputs.items()
+        }
+
+    @property
+    def net(self) -> nn.Module | None:
+        return None if isinstance(self.backbone, str) else self.backbone
+
+
+def _start(inputs: _Inputs, settings: dict[str, Any]) -> Run:
+    config = settings_from(PretrainConfig, {**settings, **inputs.named()})
+    run = RunDirectory(_run_path(config))
+    is_first_process = _RUN_PATH_VARIABLE not in os.environ
+    if is_first_process:
+        run.refuse_existing()
+    prepared = prepare_data(inputs.data, config)
+    config = resolve(config, prepared)
+
+    def begin(module: Pretraining) -> None:
+        if is_first_process:
+            _write_run_files(run, config, module)
+
+    return _train(config, run, prepared, inputs, begin, state=None)
+
+
+def _resume(inputs: _Inputs, run: RunDirectory, settings: dict[str, Any]) -> Run:
+    refused = [name for name in settings if name not in _MAY_CHANGE_ON_RESUME]
+    if refused:
+        allowed = ", ".join("--" + name.replace("_", "-") for name in _MAY_CHANGE_ON_RESUME[:3])
+        raise UserError(
+            f"--resume continues a run as it was: only {allowed} may stand beside it, "
+            f"not --{refused[0].replace('_', '-')}"
+        )
+    config = settings_from(PretrainConfig, {**run.config(), **settings})
+    state = checkpoint.load(run.last_checkpoint)
+    data = inputs.data if not isinstance(inputs.data, str) else config.data
+    prepared = prepare_data(data, config)
+
+    def begin(module: Pretraining) -> None:
+        if module.plan.rank == 0:
+            run.cut_metrics(state["step"])
+
+    return _train(config, run, prepared, inputs, begin, state)
+
+
+def _train(
+    config: PretrainConfig,
+    run: RunDirectory,
+    data: PreparedData,
+    inputs: _Inputs,
+    begin: Callable[[Pretraining], None],
+    state: dict[str, Any] | None,
+) -> Run:
+    """Build everything, then let Lightning run from the state's step to the end."""
+    step_end = StepEnd(Clock())
+    trainer = build_trainer(config, run, step_end)
+    plan = BatchPlan(
+        len(data.pretraining),
+        config.batch_size,
+        config.accumulate,
+        trainer.world_size,
+        trainer.global_rank,
+        config.seed,
+    )
+    durations = lengths(config, plan.steps_per_epoch)
+    module, architecture = build_module(config, data, plan, durations, inputs.net, inputs.hidden_layer)
+    progress = Progress(durations.total)
+    saving = Checkpoints(run, stored_settings(config), architecture, durations.checkpoint)
+    stop = StopOnSignal(saving.save, str(run.path))
+    if trainer.is_global_zero:
+        step_end.starts.append(FirstViews(run.views_picture, module, data, config, trainer))
+        step_end.actions.append(_monitor(run, progress, step_end.clock, trainer, durations, data))
+        for name in data.skipped:
+            progress.say(f"left out: {name}")
+    step_end.actions += [saving, stop]
+    step_end.starts.append(stop.install)
+    if state is not None:
+        step_end.starts.append(lambda: checkpoint.restore(module, trainer.optimizers[0], state))
+    begin(module)
+    start = 0 if state is None else state["step"]
+    try:
+        trainer.fit(module, batches(config, data, plan, start, durations.total))
+    except UserError as error:
+        _remove_if_unsaved(run, error)
+        raise _from_worker(error) from error
+    finally:
+        stop.uninstall()
+        progress.close()
+    return Run(run.path)
+
+
+def stored_settings(config: PretrainConfig) -> dict[str, Any]:
+    """Return what config.yaml holds: every setting but where the run was written and how it was shown."""
+    return {name: value for name, value in asdict(config).items() if name not in ("out", "debug")}
+
+
+def _monitor(
+    run: RunDirectory,
+    progress: Progress,
+    clock: Clock,
+    trainer: L.Trainer,
+    durations: Lengths,
+    data: PreparedData,
+) -> Monitor:
+    assert trainer.logger is not None
+    labelled = data.train.labels is not None and len(data.holdout) > 0
+
+    def measure_knn(module: Pretraining) -> float:
+        backbone = module.learner.backbone
+        assert backbone.preprocess is not None
+        return holdout_knn(backbone, backbone.preprocess, data.train, data.holdout, module.device)
+
+    return Monitor(
+        run,
+        progress,
+        clock,
+        trainer.logger.log_metrics,
+        durations.log,
+        durations.knn,
+        measure_knn if labelled else None,
+    )
+
+
+def _run_path(config: PretrainConfig) -> Path:
+    """Return --out, or the next free runs/DATA-METHOD-N."""
+    if _RUN_PATH_VARIABLE in os.environ:
+        return Path(os.environ[_RUN_PATH_VARIABLE])
+    if config.out is not None:
+        return Path(config.out)
+    name = "".join(letter if letter.isalnum() else "-" for letter in Path(config.data).name.strip("<>"))
+    number = 1
+    while Path(f"runs/{name}-{config.method}-{number}").exists():
+        number += 1
+    return Path(f"runs/{name}-{config.method}-{number}")
+
+
+def _write_run_files(run: RunDirectory, config: PretrainConfig, module: Pretraining) -> None:
+    run.path.mkdir(parents=True, exist_ok=True)
+    os.environ[_RUN_PATH_VARIABLE] = str(run.path)
+    run.write_config(stored_settings(config))
+    run.write_environment(environment())
+    save_initial_weights(run, module)
+
+
+def _remove_if_unsaved(run: RunDirectory, error: UserError) -> None:
+    """Leave nothing behind of a run that failed before it had anything to resume from."""
+    if not run.last_checkpoint.is_file() and not isinstance(error, NonFiniteError):
+        shutil.rmtree(run.path, ignore_errors=True)
+
+
+def _from_worker(error: UserError) -> UserError:
+    """Give back the one line that a loader's worker raised, without the worker's traceback around it."""
+    return type(error)(str(error).rsplit("UserError: ", 1)[-1].strip())
