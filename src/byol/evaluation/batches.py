@@ -1,0 +1,101 @@
+"""Image sets as batches: small ones straight from memory, others decoded image by image."""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from byol.augment.evaluation import Preprocess
+from byol.data.images import resident
+from byol.errors import UserError
+from byol.types import ImageSet
+
+PerImage = Callable[[int, Tensor], Tensor]
+"""From an image's index and its uint8 [C,H,W] to float32 [C,S,S]."""
+
+
+def preprocessed_batches(
+    image_set: ImageSet,
+    preprocess: Preprocess,
+    order: Tensor,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    num_workers: int = 0,
+) -> Iterator[Tensor]:
+    """Yield the images `order` [M] names, in that order, as float32 [B,C,S,S] on `device`.
+
+    Args:
+        image_set: any set; `byol.data.images.resident` says whether it fits in memory.
+        preprocess: resize, cut and normalise.
+        order: int64 indices into the set.
+        batch_size: images in a batch; the last one may be smaller.
+        device: where the batches go.
+        num_workers: processes that decode images which are not in memory.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    images = resident(image_set)
+    if images is not None:
+        for rows in order.split(batch_size):
+            yield preprocess(images[rows].to(device))
+        return
+    per_image = partial(_preprocessed, preprocess)
+    for batch in decoded_batches(image_set, per_image, order, batch_size, num_workers):
+        yield batch.to(device)
+
+
+def decoded_batches(
+    image_set: ImageSet, per_image: PerImage, order: Tensor, batch_size: int, num_workers: int
+) -> Iterator[Tensor]:
+    """Read images one by one, pass each through `per_image`, and yield them stacked [B,C,S,S].
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    loader: DataLoader[Tensor | UserError] = DataLoader(
+        _Mapped(image_set, per_image),
+        batch_size=batch_size,
+        sampler=cast(Sequence[int], order.tolist()),
+        num_workers=num_workers,
+        collate_fn=_stacked,
+        # Without one, starting to iterate draws a number from the global generator.
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+class _Mapped(Dataset[Tensor | UserError]):
+    """Images passed through a function. An error travels as a value: a worker that raises it
+    would wrap it in a page of traceback."""
+
+    def __init__(self, image_set: ImageSet, per_image: PerImage) -> None:
+        self.image_set = image_set
+        self.per_image = per_image
+
+    def __len__(self) -> int:
+        return len(self.image_set)
+
+    def __getitem__(self, index: int) -> Tensor | UserError:
+        try:
+            return self.per_image(index, self.image_set[index])
+        except UserError as error:
+            return UserError(str(error))
+
+
+def _preprocessed(preprocess: Preprocess, index: int, image: Tensor) -> Tensor:
+    return preprocess(image)
+
+
+def _stacked(items: list[Tensor | UserError]) -> Tensor | UserError:
+    for item in items:
+        if isinstance(item, UserError):
+            return item
+    return torch.stack(cast(list[Tensor], items))

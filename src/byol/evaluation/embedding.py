@@ -1,0 +1,160 @@
+"""`byol embed`: the vectors of a whole split, in the order of its images, as a file."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from byol.data.source import Source
+from byol.errors import UserError, unknown
+from byol.evaluation.features import cached, extract, fingerprint
+from byol.evaluation.target import Data, Target, check_channels, chosen_device, open_data, open_target
+from byol.types import Features, ImageSet
+
+SPLITS = ("train", "test", "unlabeled", "all")
+UNLABELLED = -1
+"""In place of a label in .safetensors files, where some images of "all" have none."""
+
+
+def embed(
+    target: str | Path,
+    *,
+    data: Data | None = None,
+    split: str = "train",
+    out: str | Path,
+    data_dir: str | None = None,
+    device: str = "auto",
+    num_workers: int = 0,
+    net: nn.Module | None = None,
+) -> Path:
+    """Write the vectors of a split to one file.
+
+    Args:
+        target: a run directory, or a bundle folder.
+        data: as `byol pretrain --data`; None: the run's own.
+        split: train, test, unlabeled, or all of them in this order, with the split's name in each id.
+        out: .parquet (columns id, label where known, vector), .npy (vectors), or .safetensors
+            (vectors, labels where known).
+        data_dir: where named sets are; None: where the run had them, else ./datasets.
+        device: "auto", "cpu", "cuda", ...
+        num_workers: processes that decode images which do not fit in memory.
+        net: an untrained copy of the network, where it was the user's own.
+
+    Returns:
+        The path of the file. An older file there is replaced once the new one is complete.
+
+    Raises:
+        UserError: something is not as it should be. Nothing is written to `out` then.
+    """
+    file = Path(out)
+    if file.suffix not in WRITERS:
+        raise UserError(f"cannot write '{out}': the name must end in {', '.join(WRITERS)}")
+    if split not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    worker = _Extraction(chosen_device(device), num_workers)
+    opened = open_target(target, net)
+    source = open_data(opened, data, data_dir)
+    parts = [
+        worker.features(opened, images, source.name, name, split == "all")
+        for name, images in _chosen(source, split)
+    ]
+    _write(file, _joined(parts))
+    return file
+
+
+@dataclass(frozen=True)
+class _Extraction:
+    device: torch.device
+    num_workers: int
+
+    def features(self, target: Target, images: ImageSet, data: str, split: str, prefix: bool) -> Features:
+        check_channels(target, images, f"{data} ({split})")
+        key = fingerprint(target.backbone, target.preprocess, images, data, split)
+
+        def compute() -> Features:
+            return extract(
+                target.backbone,
+                target.preprocess,
+                images,
+                device=self.device,
+                num_workers=self.num_workers,
+            )
+
+        found = cached(target.cache, key, images, compute)
+        keys = [f"{split}/{key}" for key in found.keys] if prefix else found.keys
+        return Features(found.vectors, found.labels, keys)
+
+
+def _chosen(source: Source, split: str) -> list[tuple[str, ImageSet]]:
+    splits = {"train": source.train, "test": source.test, "unlabeled": source.unlabeled}
+    present = {name: images for name, images in splits.items() if images is not None}
+    if split == "all":
+        return list(present.items())
+    if split not in present:
+        raise UserError(f"{source.name} has no split '{split}'; it has {', '.join(present)}")
+    return [(split, present[split])]
+
+
+def _joined(parts: list[Features]) -> Features:
+    """Lay features end to end; images without a label get `UNLABELLED` where others have one."""
+    vectors = torch.cat([part.vectors for part in parts])  # [N,D]
+    keys = [key for part in parts for key in part.keys]
+    if all(part.labels is None for part in parts):
+        return Features(vectors, None, keys)
+    labels = [
+        torch.full((len(part.vectors),), UNLABELLED) if part.labels is None else part.labels for part in parts
+    ]
+    return Features(vectors, torch.cat(labels), keys)
+
+
+def _write(file: Path, features: Features) -> None:
+    """Write to a file of the same folder, then rename."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        WRITERS[file.suffix](temporary, features)
+        temporary.replace(file)
+    except OSError as error:
+        raise UserError(f"cannot write '{file}': {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_parquet(file: Path, features: Features) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    vectors = features.vectors
+    columns = {"id": pa.array(list(features.keys), pa.string())}
+    if features.labels is not None:
+        known: Tensor = features.labels != UNLABELLED
+        columns["label"] = pa.array(features.labels.numpy(), pa.int64(), mask=~known.numpy())
+    flat = pa.array(vectors.reshape(-1).numpy(), pa.float32())
+    columns["vector"] = pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+    pq.write_table(pa.table(columns), file)
+
+
+def _write_npy(file: Path, features: Features) -> None:
+    import numpy as np
+
+    with file.open("wb") as opened:  # given a name, numpy would add its suffix
+        np.save(opened, features.vectors.numpy())
+
+
+def _write_safetensors(file: Path, features: Features) -> None:
+    from safetensors.torch import save_file
+
+    tensors = {"vectors": features.vectors.contiguous()}
+    if features.labels is not None:
+        tensors["labels"] = features.labels
+    save_file(tensors, file)
+
+
+WRITERS: dict[str, Callable[[Path, Features], None]] = {
+    ".parquet": _write_parquet,
+    ".npy": _write_npy,
+    ".safetensors": _write_safetensors,
+}

@@ -1,0 +1,157 @@
+"""Features: the vectors of a whole image set from a frozen network, extracted once and kept."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from byol.augment.evaluation import Preprocess
+from byol.data.images import resident
+from byol.evaluation.batches import preprocessed_batches
+from byol.types import Features, ImageSet
+
+_FORMAT = "byol features 1"
+"""Part of every fingerprint: raise it when the same inputs come to mean other vectors."""
+_SAMPLED_IMAGES = 256
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in eval mode, and give every sub-module its own mode back afterwards."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def extract(
+    backbone: nn.Module,
+    preprocess: Preprocess,
+    image_set: ImageSet,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    num_workers: int = 0,
+) -> Features:
+    """Return the vectors [N,D] of every image of a set, in its order.
+
+    The network runs in eval mode and without gradients; its state stays bit-identical and its
+    modes are as before. It is moved to `device`.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+    backbone.to(device)
+    order = torch.arange(len(image_set))
+    batches = preprocessed_batches(
+        image_set, preprocess, order, batch_size=batch_size, device=device, num_workers=num_workers
+    )
+    with evaluating(backbone), torch.no_grad():
+        parts = [backbone(batch).float().cpu() for batch in batches]
+    vectors = torch.cat(parts) if parts else torch.empty(0, 0)  # [N,D]
+    return Features(vectors, image_set.labels, image_set.keys)
+
+
+def pixels(image_set: ImageSet, size: int) -> Features:
+    """Return the images themselves as vectors [N, C*size*size] in [0,1].
+
+    Images of other sides are resized along their short side, then cut at the centre.
+    """
+    return extract(nn.Flatten(), pixel_preprocess(image_set, size), image_set)
+
+
+def pixel_preprocess(image_set: ImageSet, size: int) -> Preprocess:
+    """Return the preprocessing that leaves pixels in [0,1] at `size` x `size`."""
+    channels = image_set[0].shape[0]
+    return Preprocess(size, mean=(0.0,) * channels, std=(1.0,) * channels)
+
+
+def cached(folder: Path | None, key: str, image_set: ImageSet, compute: Callable[[], Features]) -> Features:
+    """Return features kept under `key`, or compute and keep them.
+
+    Only vectors are kept: labels and keys always come from the image set. A file that cannot be
+    read, or holds another number of vectors, is computed again.
+
+    Args:
+        folder: of the cache; None computes every time.
+        key: a `fingerprint` of everything that the vectors depend on.
+        image_set: whose vectors they are.
+        compute: what to do where nothing is kept.
+    """
+    if folder is None:
+        return compute()
+    file = folder / f"{key}.safetensors"
+    vectors = _read(file, len(image_set))
+    if vectors is not None:
+        return Features(vectors, image_set.labels, image_set.keys)
+    features = compute()
+    _write(file, features.vectors)
+    return features
+
+
+def fingerprint(
+    backbone: nn.Module, preprocess: Preprocess, image_set: ImageSet, data: str, split: str
+) -> str:
+    """Return a SHA-256 of all that vectors depend on, in hexadecimal.
+
+    It covers every tensor of the network's state, the network's structure and chosen layer, the
+    preprocessing, the names of data and split, every key, and the images: all bytes where the set
+    fits in memory, else 256 images spread evenly.
+    """
+    digest = hashlib.sha256()
+    layer = getattr(backbone, "hidden_layer", None)
+    _add_text(digest, _FORMAT, str(backbone), repr(layer), repr(preprocess.to_dict()), data, split)
+    for name, tensor in backbone.state_dict().items():
+        _add_tensor(digest, name, tensor)
+    _add_text(digest, str(len(image_set)), *image_set.keys)
+    images = resident(image_set)
+    if images is not None:
+        _add_tensor(digest, "images", images)
+    else:
+        step = max(1, len(image_set) // _SAMPLED_IMAGES)
+        for index in range(0, len(image_set), step):
+            _add_tensor(digest, str(index), image_set[index])
+    return digest.hexdigest()
+
+
+def _add_text(digest: Any, *words: str) -> None:
+    for word in words:
+        # The length keeps "ab", "c" and "a", "bc" apart.
+        digest.update(f"{len(word)}:{word}".encode())
+
+
+def _add_tensor(digest: Any, name: str, tensor: Tensor) -> None:
+    _add_text(digest, name, str(tensor.dtype), str(tuple(tensor.shape)))
+    data = tensor.detach().cpu().contiguous()
+    digest.update(data.reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _read(file: Path, count: int) -> Tensor | None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        vectors = load_file(file)["vectors"]
+    except (OSError, KeyError, SafetensorError):
+        return None
+    return vectors if len(vectors) == count else None
+
+
+def _write(file: Path, vectors: Tensor) -> None:
+    from safetensors.torch import save_file
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        save_file({"vectors": vectors.contiguous()}, temporary)
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)

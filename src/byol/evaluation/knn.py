@@ -1,0 +1,70 @@
+"""Weighted k-nearest-neighbour classification (Wu et al. 2018, arXiv 1805.01978, section 3.4)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from byol.evaluation.problem import Outcome, Problem
+
+TEMPERATURE = 0.1
+_SIMILARITIES = 2**25  # at most that many at a time: 128 MiB
+
+
+def default_neighbours(count: int) -> int:
+    """Return k: 200 as published, 20 where there are fewer than 10,000 labelled vectors."""
+    return 200 if count >= 10_000 else 20
+
+
+def knn(
+    problem: Problem,
+    drawn: Tensor | None = None,
+    k: int | None = None,
+    temperature: float = TEMPERATURE,
+    device: torch.device | str = "cpu",
+) -> Outcome:
+    """Score queries by their neighbours among all labelled vectors, or the `drawn` ones alone.
+
+    Args:
+        problem: vectors and queries.
+        drawn: indices of the vectors whose labels may be read; None: all.
+        k: neighbours that vote; None: `default_neighbours`. Cut to the number of labelled vectors.
+        temperature: T of the votes' weights exp(cos/T).
+        device: where to compute.
+    """
+    vectors, labels = problem.vectors, problem.labels
+    if drawn is not None:
+        vectors, labels = vectors[drawn], labels[drawn]
+    k = min(k or default_neighbours(len(vectors)), len(vectors))
+    scores = knn_scores(
+        vectors.to(device), labels, problem.queries.to(device), k, temperature, problem.num_classes
+    )
+    return Outcome(scores.cpu(), {"k": k, "temperature": temperature})
+
+
+def knn_scores(
+    train: Tensor, train_labels: Tensor, queries: Tensor, k: int, temperature: float, num_classes: int
+) -> Tensor:
+    """Return for each query the summed votes exp(cos/T) of its k nearest vectors, by class.
+
+    Votes of one query are divided by its nearest neighbour's, which changes no comparison within
+    the row and keeps any temperature from overflowing.
+
+    Args:
+        train: [N,D].
+        train_labels: [N] int64 in 0..num_classes-1.
+        queries: [M,D] on the same device.
+        k: 1..N.
+        temperature: above 0.
+        num_classes: K.
+
+    Returns:
+        [M,K] float32, each in 0..k.
+    """
+    bank, labels = F.normalize(train.float()), train_labels.to(train.device)
+    rows = max(1, _SIMILARITIES // max(1, len(bank)))
+    scores = queries.new_zeros((len(queries), num_classes), dtype=torch.float32)
+    for chunk, part in zip(F.normalize(queries.float()).split(rows), scores.split(rows), strict=True):
+        similarity, nearest = (chunk @ bank.T).topk(k, dim=1)  # [m,k]
+        votes = ((similarity - similarity[:, :1]) / temperature).exp()
+        part.scatter_add_(1, labels[nearest], votes)  # [m,K]
+    return scores

@@ -1,0 +1,150 @@
+"""Measure one representation: extract its vectors, run each protocol, time and score it."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from byol.augment.evaluation import Preprocess
+from byol.data.splits import draw_labels
+from byol.errors import UserError
+from byol.evaluation.augmented import augmented_training
+from byol.evaluation.features import cached, extract, fingerprint
+from byol.evaluation.knn import knn
+from byol.evaluation.linear import linear
+from byol.evaluation.logistic import few_label_logistic, logistic
+from byol.evaluation.problem import Outcome, Problem, accuracy
+from byol.evaluation.request import Request
+from byol.evaluation.results import Result
+from byol.evaluation.task import Task
+from byol.types import Features, ImageSet
+
+
+@dataclass(frozen=True)
+class Representation:
+    """A way from images to vectors that is to be judged."""
+
+    name: str
+    network: nn.Module
+    preprocess: Preprocess
+    seed: int | None
+    epoch: int | None
+    cache: Path | None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and with how many decoding processes to work."""
+
+    device: torch.device
+    num_workers: int
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """One representation of one task, ready to be measured."""
+
+    representation: Representation
+    task: Task
+    problem: Problem
+    request: Request
+    machine: Machine
+
+
+def measured(
+    representation: Representation, task: Task, request: Request, machine: Machine
+) -> Iterator[Result]:
+    """Yield every result of one representation."""
+    bench = _Bench(representation, task, _problem(representation, task, machine), request, machine)
+    for protocol in request.protocols:
+        for amount in request.amounts:
+            if amount == "all":
+                yield from _results(bench, protocol, amount, None)
+            elif protocol != "linear":  # few labels leave nothing to choose its learning rate on
+                for draw in range(request.draws):
+                    yield from _results(bench, protocol, amount, draw)
+
+
+def _results(bench: _Bench, protocol: str, amount: str | int, draw: int | None) -> Iterator[Result]:
+    """Measure once; yield a result per metric."""
+    task, representation = bench.task, bench.representation
+    drawn = None if draw is None else draw_labels(task.labels, amount, draw, bench.request.seed)
+    start = time.perf_counter()
+    outcome = _outcome(bench, protocol, drawn)
+    seconds = round(time.perf_counter() - start, 3)
+    for metric, value in _metrics(outcome.scores, task):
+        yield Result(
+            protocol=protocol,
+            features=representation.name,
+            labels=amount,
+            draw=draw,
+            metric=metric,
+            value=value,
+            split=task.split,
+            seed=representation.seed,
+            epoch=representation.epoch,
+            data=task.data,
+            seconds=seconds,
+            settings=outcome.settings,
+        )
+
+
+def _outcome(bench: _Bench, protocol: str, drawn: Tensor | None) -> Outcome:
+    problem, device = bench.problem, bench.machine.device
+    if protocol == "knn":
+        return knn(problem, drawn, device=device)
+    if protocol == "linear":
+        return _linear(bench)
+    return logistic(problem, device) if drawn is None else few_label_logistic(problem, drawn)
+
+
+def _linear(bench: _Bench) -> Outcome:
+    request, machine = bench.request, bench.machine
+    training = None
+    if request.augment:
+        training = augmented_training(
+            bench.representation.network,
+            bench.representation.preprocess,
+            bench.task.train,
+            seed=request.seed,
+            device=machine.device,
+            num_workers=machine.num_workers,
+        )
+    outcome = linear(bench.problem, seed=request.seed, device=machine.device, training=training)
+    return Outcome(outcome.scores, {**outcome.settings, "augment": request.augment})
+
+
+def _metrics(scores: Tensor, task: Task) -> Iterator[tuple[str, float]]:
+    """Yield top1, and top5 where there are ten classes or more."""
+    yield "top1", accuracy(scores, task.truth)
+    if task.num_classes >= 10:
+        yield "top5", accuracy(scores, task.truth, top=5)
+
+
+def _problem(representation: Representation, task: Task, machine: Machine) -> Problem:
+    """Extract the vectors of both splits."""
+    train = _vectors(representation, task.train, task.data, "train", machine)
+    queries = _vectors(representation, task.scored, task.data, task.split, machine)
+    return Problem(train, task.labels, task.fit, task.choice, queries, task.num_classes)
+
+
+def _vectors(
+    representation: Representation, images: ImageSet, data: str, split: str, machine: Machine
+) -> Tensor:
+    network, preprocess = representation.network, representation.preprocess
+
+    def compute() -> Features:
+        return extract(network, preprocess, images, device=machine.device, num_workers=machine.num_workers)
+
+    key = fingerprint(network, preprocess, images, data, split) if representation.cache else ""
+    vectors = cached(representation.cache, key, images, compute).vectors
+    broken = int((~vectors.isfinite()).any(dim=1).sum())
+    if broken:
+        raise UserError(
+            f"the {representation.name} features of {broken} of {len(vectors)} {split} images "
+            "are not finite: the weights are broken"
+        )
+    return vectors

@@ -1,0 +1,66 @@
+"""Numbers that answer "is it working?" while training runs."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from byol.augment.evaluation import Preprocess
+from byol.data.images import Subset
+from byol.evaluation.features import extract
+from byol.evaluation.knn import TEMPERATURE, default_neighbours, knn_scores
+from byol.evaluation.problem import accuracy
+from byol.evaluation.seeds import derived_generator
+from byol.types import ImageSet
+
+
+def holdout_knn(
+    backbone: nn.Module,
+    preprocess: Preprocess,
+    train_images: ImageSet,
+    holdout: ImageSet,
+    device: torch.device | str = "cpu",
+    bank_limit: int = 10_000,
+    num_workers: int = 0,
+) -> float:
+    """Return the kNN accuracy 0-1 on a labelled hold-out.
+
+    The bank is all of `train_images`, or the same random `bank_limit` of them every time.
+    """
+    assert train_images.labels is not None
+    assert holdout.labels is not None
+    order = torch.randperm(len(train_images), generator=derived_generator(0))
+    bank_images = Subset(train_images, order[:bank_limit].sort().values)
+    bank = extract(backbone, preprocess, bank_images, device=device, num_workers=num_workers)
+    held = extract(backbone, preprocess, holdout, device=device, num_workers=num_workers)
+    assert bank.labels is not None
+    k = min(default_neighbours(len(bank_images)), len(bank_images))
+    num_classes = 1 + int(max(train_images.labels.max(), holdout.labels.max()))
+    scores = knn_scores(
+        bank.vectors.to(device), bank.labels, held.vectors.to(device), k, TEMPERATURE, num_classes
+    )
+    return accuracy(scores.cpu(), holdout.labels)
+
+
+def std_of_normalized(projections: Tensor) -> float:
+    """Return the mean over dimensions of the standard deviation of normalised vectors [N,D].
+
+    Near 1/sqrt(D) where they are spread over the sphere, 0 where they have collapsed to one point
+    (SimSiam, arXiv 2011.10566, section 4.1).
+    """
+    return float(F.normalize(projections.float()).std(dim=0, correction=0).mean())
+
+
+def effective_rank(vectors: Tensor) -> float:
+    """Return exp of the entropy of the normalised singular values of vectors [N,D]: 1..min(N,D).
+
+    As in RankMe (arXiv 2210.02885), after Roy and Vetterli 2007. The vectors are not centred. All
+    zeros: 0. Not finite: nan.
+    """
+    if not vectors.isfinite().all():
+        return float("nan")
+    singular = torch.linalg.svdvals(vectors.double())
+    total = singular.sum()
+    if total == 0:
+        return 0.0
+    shares = singular / total
+    return float(torch.special.entr(shares).sum().exp())

@@ -1,0 +1,126 @@
+"""What is evaluated: a run directory or a bundle, opened."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from byol.augment.evaluation import Preprocess
+from byol.bundle import load_backbone
+from byol.core.backbone import Backbone
+from byol.data.source import Source, open_source, resolved_spec
+from byol.errors import UserError
+from byol.rundir import RunDirectory
+from byol.types import ImageSet
+
+Data = str | Path | Dataset[Any] | Tensor
+HOLDOUT = 0.1
+
+
+@dataclass(frozen=True)
+class Target:
+    """A trained backbone and where it comes from."""
+
+    backbone: Backbone
+    preprocess: Preprocess
+    run: RunDirectory | None
+    """None for a bundle outside a run."""
+    config: dict[str, Any]
+    """The run's settings; empty for a bundle."""
+
+    @property
+    def method(self) -> str:
+        """byol, simsiam, ..."""
+        return str(self.config.get("method") or self.backbone.origin.get("method") or "unknown")
+
+    @property
+    def seed(self) -> int | None:
+        """Of the pretraining, where known."""
+        return self.backbone.origin.get("seed", self.config.get("seed"))
+
+    @property
+    def epoch(self) -> int | None:
+        """Of the weights, where known."""
+        return self.backbone.origin.get("epoch")
+
+    @property
+    def cache(self) -> Path | None:
+        """Where features are kept: a run's cache."""
+        return self.run.cache if self.run else None
+
+    def holdout(self, data: Data | None) -> float:
+        """Return the share of train held out: the run's own on its own data, else 10 %."""
+        own = self.config.get("data")
+        is_own = data is None or (isinstance(data, str | Path) and resolved_spec(str(data)) == own)
+        share = self.config.get("holdout") if is_own else None
+        return HOLDOUT if share is None else float(share)
+
+
+def open_target(path: str | Path, net: nn.Module | None = None) -> Target:
+    """Open a run directory or a bundle folder.
+
+    Args:
+        path: of the folder.
+        net: an untrained copy of the network, where it was the user's own; it gets the weights.
+
+    Raises:
+        UserError: it is neither, or the weights do not fit.
+    """
+    folder = Path(path)
+    if folder.is_file():
+        raise UserError(
+            f"'{path}' is a file: give a run directory, or a bundle (a folder with model.safetensors "
+            "and config.json)"
+        )
+    run = RunDirectory(folder)
+    is_run = run.config_file.is_file()
+    backbone = load_backbone(folder, net)
+    assert backbone.preprocess is not None
+    config = run.config() if is_run else {}
+    return Target(backbone, backbone.preprocess, run if is_run else None, config)
+
+
+def open_data(target: Target, data: Data | None, data_dir: str | None) -> Source:
+    """Open the data to evaluate on: the given ones, else the run's own.
+
+    Raises:
+        UserError: none are given and the target names none, they cannot be opened, or their images
+            have another number of channels than the backbone takes.
+    """
+    spec = target.config.get("data") if data is None else data
+    if spec is None:
+        raise UserError("a bundle does not know its data: name them with --data")
+    folder = data_dir or target.config.get("data_dir") or "./datasets"
+    channels = target.backbone.channels
+    # 1 and 3 are what sources convert to; other counts are taken as they come.
+    wanted = channels if channels in (1, 3) else None
+    source = open_source(spec, channels=wanted, data_dir=folder)
+    check_channels(target, source.train, source.name)
+    return source
+
+
+def check_channels(target: Target, images: ImageSet, name: str) -> None:
+    """Raise UserError where images have another number of channels than the backbone takes."""
+    found, wanted = images[0].shape[0], target.backbone.channels
+    if found != wanted:
+        raise UserError(f"the backbone takes images of {wanted} channels, those of {name} have {found}")
+
+
+def chosen_device(name: str) -> torch.device:
+    """Return the device of this name; "auto" is CUDA where there is one, then Apple's, then the CPU.
+
+    Raises:
+        UserError: there is no such device here.
+    """
+    if name == "auto":
+        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return accelerator or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"device '{name}' cannot be used here: {str(error).splitlines()[0]}") from error
+    return device

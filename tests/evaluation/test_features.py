@@ -1,0 +1,181 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from byol.augment.evaluation import Preprocess
+from byol.core.backbone import Backbone
+from byol.data.images import Subset, TensorImages
+from byol.data.source import Source
+from byol.errors import UserError
+from byol.evaluation.batches import preprocessed_batches
+from byol.evaluation.features import cached, extract, fingerprint, pixels
+from byol.types import Features
+
+MakeBackbone = Callable[..., Backbone]
+
+
+class Ragged:
+    """Images of different sizes, one of which may be unreadable."""
+
+    def __init__(self, broken: int | None = None) -> None:
+        self.keys = [f"image{index}" for index in range(11)]
+        self.labels = torch.arange(11) % 3
+        self.class_names = ["a", "b", "c"]
+        self.broken = broken
+
+    def __len__(self) -> int:
+        return 11
+
+    def __getitem__(self, index: int) -> Tensor:
+        if index == self.broken:
+            raise UserError(f"cannot read image{index}")
+        generator = torch.Generator().manual_seed(index)
+        return torch.randint(256, (1, 8 + index % 3, 9), generator=generator, dtype=torch.uint8)
+
+
+def snapshot(backbone: Backbone) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+
+
+def test_vectors_equal_one_image_at_a_time_in_order(
+    backbone: Backbone, digits: Source, preprocess: Preprocess
+) -> None:
+    images = Subset(digits.train, torch.arange(70))
+    found = extract(backbone.train(), preprocess, images, batch_size=16)
+    backbone.eval()
+    with torch.no_grad():
+        expected = torch.cat([backbone(preprocess(images[index])[None]) for index in range(70)])
+    torch.testing.assert_close(found.vectors, expected)
+    assert found.vectors.shape == (70, backbone.num_features)
+    assert list(found.keys) == list(images.keys)
+    assert found.labels is not None
+    assert torch.equal(found.labels, images.labels)
+
+
+def test_state_is_bit_identical_and_modes_come_back(
+    backbone: Backbone, digits: Source, preprocess: Preprocess
+) -> None:
+    before = snapshot(backbone)
+    backbone.train()
+    backbone.net[1].eval()
+    modes = [part.training for part in backbone.modules()]
+    random_state = torch.get_rng_state()
+    extract(backbone, preprocess, Subset(digits.train, torch.arange(50)))
+    assert [part.training for part in backbone.modules()] == modes
+    after = backbone.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_images_of_different_sizes_are_decoded_one_by_one(
+    backbone: Backbone, num_workers: int, preprocess: Preprocess
+) -> None:
+    random_state = torch.get_rng_state()
+    found = extract(backbone, preprocess, Ragged(), batch_size=4, num_workers=num_workers)
+    backbone.eval()
+    with torch.no_grad():
+        expected = torch.cat([backbone(preprocess(Ragged()[index])[None]) for index in range(11)])
+    torch.testing.assert_close(found.vectors, expected)
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_unreadable_image_is_one_line(
+    backbone: Backbone, num_workers: int, preprocess: Preprocess
+) -> None:
+    with pytest.raises(UserError, match=r"^cannot read image5$"):
+        extract(backbone, preprocess, Ragged(broken=5), num_workers=num_workers)
+
+
+def test_batches_follow_the_order(digits: Source, preprocess: Preprocess) -> None:
+    order = torch.tensor([5, 2, 9])
+    batches = list(preprocessed_batches(digits.train, preprocess, order, batch_size=2))
+    assert [len(batch) for batch in batches] == [2, 1]
+    torch.testing.assert_close(batches[1][0], preprocess(digits.train[9]))
+
+
+def test_pixels_are_the_image(digits: Source) -> None:
+    images = Subset(digits.train, torch.arange(9))
+    expected = torch.stack([images[index].flatten() / 255 for index in range(9)])
+    torch.testing.assert_close(pixels(images, 8).vectors, expected)
+    assert pixels(Ragged(), 4).vectors.shape == (11, 16)
+
+
+def test_cache_returns_what_was_computed_once(tmp_path: Path, digits: Source) -> None:
+    images = Subset(digits.train, torch.arange(9))
+    calls = []
+
+    def compute() -> Features:
+        calls.append(1)
+        return pixels(images, 8)
+
+    first = cached(tmp_path, "key", images, compute)
+    second = cached(tmp_path, "key", images, compute)
+    assert len(calls) == 1
+    assert torch.equal(first.vectors, second.vectors)
+    assert second.labels is not None
+    assert list(second.keys) == list(images.keys)
+    assert [file.name for file in tmp_path.iterdir()] == ["key.safetensors"]
+
+
+@pytest.mark.parametrize("content", [b"", b"rubbish", None])
+def test_a_broken_cache_is_computed_again(tmp_path: Path, digits: Source, content: bytes | None) -> None:
+    images = Subset(digits.train, torch.arange(9))
+    file = tmp_path / "key.safetensors"
+    cached(tmp_path, "key", images, lambda: pixels(images, 8))
+    file.write_bytes(file.read_bytes()[:-40] if content is None else content)
+    again = cached(tmp_path, "key", images, lambda: pixels(images, 8))
+    assert torch.equal(again.vectors, pixels(images, 8).vectors)
+    assert torch.equal(cached(tmp_path, "key", images, _never).vectors, again.vectors)
+
+
+def test_a_cache_of_another_length_is_computed_again(tmp_path: Path, digits: Source) -> None:
+    few, more = (Subset(digits.train, torch.arange(count)) for count in (3, 5))
+    cached(tmp_path, "key", few, lambda: pixels(few, 8))
+    assert len(cached(tmp_path, "key", more, lambda: pixels(more, 8)).vectors) == 5
+
+
+def test_fingerprint_covers_weights_preprocessing_and_images(
+    backbone: Backbone, digits: Source, preprocess: Preprocess, make_backbone: MakeBackbone
+) -> None:
+    images = digits.train
+    assert isinstance(images, TensorImages)
+
+    def key(**changes: object) -> str:
+        values = {
+            "backbone": backbone,
+            "preprocess": preprocess,
+            "image_set": images,
+            "data": "d",
+            "split": "s",
+        }
+        return fingerprint(**{**values, **changes})  # type: ignore[arg-type]
+
+    original = key()
+    assert key() == original
+    assert key(backbone=make_backbone()) == original
+    changed = images.images.clone()
+    changed[700, 0, 3, 3] ^= 1
+    keys = [f"other{index}" for index in range(len(images))]
+    others = [
+        key(backbone=make_backbone(seed=1)),
+        key(preprocess=Preprocess(8, (0.3,), (0.36,))),
+        key(image_set=TensorImages(changed, images.labels, images.class_names, images.keys)),
+        key(image_set=TensorImages(images.images, images.labels, images.class_names, keys)),
+        key(image_set=Subset(images, torch.arange(10))),
+        key(data="e"),
+        key(split="t"),
+        key(image_set=Ragged()),
+    ]
+    moved = make_backbone()
+    moved.net[1].running_mean[0] += 1e-7
+    others.append(key(backbone=moved))
+    assert len({original, *others}) == len(others) + 1
+
+
+def _never() -> Features:
+    raise AssertionError("must come from the cache")
