@@ -55,8 +55,8 @@ def extract(
         image_set, preprocess, order, batch_size=batch_size, device=device, num_workers=num_workers
     )
     with evaluating(backbone), torch.no_grad():
-        parts = [backbone(batch).float().cpu() for batch in batches]
-    vectors = torch.cat(parts) if parts else torch.empty(0, 0)  # [N,D]
+        parts = [backbone(batch).detach().float().cpu() for batch in batches]
+        vectors = torch.cat(parts) if parts else torch.empty(0, 0)  # [N,D]
     return Features(vectors, image_set.labels, image_set.keys)
 
 

@@ -62,9 +62,10 @@ def knn_scores(
     """
     bank, labels = F.normalize(train.float()), train_labels.to(train.device)
     rows = max(1, _SIMILARITIES // max(1, len(bank)))
-    scores = queries.new_zeros((len(queries), num_classes), dtype=torch.float32)
-    for chunk, part in zip(F.normalize(queries.float()).split(rows), scores.split(rows), strict=True):
+    scores = []
+    for chunk in F.normalize(queries.float()).split(rows):
         similarity, nearest = (chunk @ bank.T).topk(k, dim=1)  # [m,k]
         votes = ((similarity - similarity[:, :1]) / temperature).exp()
-        part.scatter_add_(1, labels[nearest], votes)  # [m,K]
-    return scores
+        empty = votes.new_zeros(len(chunk), num_classes)
+        scores.append(empty.scatter_add_(1, labels[nearest], votes))  # [m,K]
+    return torch.cat(scores)  # [M,K]

@@ -1,0 +1,66 @@
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from byol.augment.evaluation import Preprocess
+from byol.core.backbone import Backbone
+from byol.data.images import Subset
+from byol.data.source import Source
+from byol.evaluation import augmented
+from byol.evaluation.augmented import augmented_training
+from byol.evaluation.linear import epoch_order
+
+INDICES = torch.arange(100, 180)
+
+
+def collected(training: augmented.Training, epoch: int) -> tuple[Tensor, Tensor]:
+    vectors, labels = zip(*training(INDICES)(epoch), strict=True)
+    return torch.cat(vectors), torch.cat(labels)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_views_change_with_the_epoch_and_repeat(
+    digits: Source, preprocess: Preprocess, monkeypatch: pytest.MonkeyPatch, in_memory: bool
+) -> None:
+    if not in_memory:
+        monkeypatch.setattr(augmented, "resident", lambda images: None)
+    training = augmented_training(nn.Flatten(), preprocess, digits.train, seed=4)
+    state = torch.get_rng_state()
+    first, labels = collected(training, 0)
+    again, _ = collected(training, 0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first, again)
+    order = torch.cat(list(epoch_order(len(INDICES), 4, 0)))
+    assert digits.train.labels is not None
+    assert torch.equal(labels, digits.train.labels[INDICES][order])
+    other, _ = collected(training, 1)
+    order_other = torch.cat(list(epoch_order(len(INDICES), 4, 1)))
+    moved = (first[order.argsort()] - other[order_other.argsort()]).abs().amax(dim=1)
+    assert (moved > 0.1).float().mean() > 0.95
+
+
+def test_workers_change_nothing(
+    digits: Source, preprocess: Preprocess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(augmented, "resident", lambda images: None)
+    make = partial(augmented_training, nn.Flatten(), preprocess, digits.train)
+    torch.testing.assert_close(collected(make(num_workers=2), 3)[0], collected(make(), 3)[0])
+
+
+def test_crop_and_flip_are_the_whole_augmentation(digits: Source, preprocess: Preprocess) -> None:
+    images = Subset(digits.train, INDICES)
+    vectors, _ = collected(augmented_training(nn.Flatten(), preprocess, digits.train), 0)
+    pixels = vectors * 0.35 + 0.3
+    assert pixels.min() > -1e-5
+    assert pixels.max() < 1 + 1e-5
+    originals = torch.stack([images[index].flatten() / 255 for index in range(len(images))])
+    assert pixels.mean() == pytest.approx(float(originals.mean()), abs=0.1)
+
+
+def test_the_network_stays_as_it_is(backbone: Backbone, digits: Source, preprocess: Preprocess) -> None:
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    collected(augmented_training(backbone.train(), preprocess, digits.train), 0)
+    assert backbone.net[1].training
+    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items())

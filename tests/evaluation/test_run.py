@@ -1,0 +1,190 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from byol.augment.evaluation import Preprocess
+from byol.bundle import load_backbone, save_bundle
+from byol.core.backbone import Backbone
+from byol.data.images import TensorImages
+from byol.data.source import Source
+from byol.errors import UserError
+from byol.evaluation import measure, target
+from byol.evaluation.results import Result
+from byol.evaluation.run import evaluate
+from byol.rundir import RunDirectory
+
+MakeRun = Callable[..., RunDirectory]
+MakeNet = Callable[..., nn.Module]
+
+
+def by_row(results: list[Result]) -> dict[tuple[object, ...], Result]:
+    return {(r.protocol, r.features, r.labels, r.draw, r.metric): r for r in results}
+
+
+def test_a_run_with_baselines(make_run: MakeRun, make_net: MakeNet) -> None:
+    run = make_run()
+    results = evaluate(run.path, net=make_net(), labels="1,all", draws=2, baselines=True, device="cpu")
+    # 3 kinds of features x 2 protocols x (2 draws + all labels) x (top1, top5)
+    assert len(results) == len(by_row(results)) == 36
+    assert run.results() == [result.to_dict() for result in results]
+    first = by_row(results)["knn", "byol", "all", None, "top1"]
+    assert (first.split, first.seed, first.epoch, first.data) == ("test", 3, 7, "digits")
+    assert first.settings == {"k": 20, "temperature": 0.1}
+    assert {r.epoch for r in results if r.features == "random-init"} == {0}
+    assert {r.epoch for r in results if r.features == "pixels"} == {None}
+    rows = by_row(results)
+    for features in ("byol", "random-init", "pixels"):
+        assert rows["logistic", features, "all", None, "top1"].value > 0.9
+        assert 0.2 < rows["logistic", features, 1, 0, "top1"].value < 0.9
+        assert rows["knn", features, 1, 0, "top1"].value != rows["knn", features, 1, 1, "top1"].value
+    assert len(list(run.cache.iterdir())) == 4  # trained and initial features, train and test
+
+
+def test_results_repeat_and_are_appended(make_run: MakeRun, make_net: MakeNet) -> None:
+    run = make_run()
+    torch.manual_seed(1)
+    first = evaluate(run.path, net=make_net(), labels="5,all", device="cpu")
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    second = evaluate(run.path, net=make_net(), labels="5,all", device="cpu")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [replace(r, seconds=0) for r in first] == [replace(r, seconds=0) for r in second]
+    assert len(run.results()) == len(first) + len(second)
+
+
+def test_the_cache_is_used_and_follows_the_weights(
+    make_run: MakeRun, make_net: MakeNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run()
+    extracted: list[int] = []
+    original = measure.extract
+    monkeypatch.setattr(measure, "extract", lambda *a, **k: (extracted.append(1), original(*a, **k))[1])
+    before = evaluate(run.path, net=make_net(), protocol="knn", device="cpu")
+    evaluate(run.path, net=make_net(), protocol="logistic", device="cpu")
+    assert len(extracted) == 2
+    backbone = load_backbone(run.path, make_net())
+    with torch.no_grad():
+        backbone.net[4].weight.normal_(generator=torch.Generator().manual_seed(0))
+    save_bundle(run.model, backbone, None, backbone.origin)
+    after = evaluate(run.path, net=make_net(), protocol="knn", device="cpu")
+    assert len(extracted) == 4
+    assert before[0].value != after[0].value
+
+
+def test_linear_clean_and_augmented(
+    make_run: MakeRun, make_net: MakeNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = measure.linear
+    monkeypatch.setattr(measure, "linear", lambda problem, **k: short(problem, epochs=3, **k))
+    run = make_run()
+    for augment in (False, True):
+        results = evaluate(
+            run.path, net=make_net(), protocol="linear", labels="1,all", augment=augment, device="cpu"
+        )
+        assert [(r.labels, r.metric) for r in results] == [("all", "top1"), ("all", "top5")]
+        assert results[0].settings["augment"] is augment
+        assert results[0].value > (0.4 if augment else 0.85)
+
+
+@pytest.mark.parametrize("protocol", ["logistic", "linear"])
+def test_test_labels_never_influence_a_choice(
+    make_run: MakeRun, make_net: MakeNet, digits: Source, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    run, short = make_run(), measure.linear
+    monkeypatch.setattr(measure, "linear", lambda problem, **k: short(problem, epochs=3, **k))
+    honest = evaluate(run.path, net=make_net(), protocol=protocol, device="cpu")
+    test = digits.test
+    assert isinstance(test, TensorImages)
+    assert test.labels is not None
+    shuffled = test.labels[torch.randperm(500, generator=torch.Generator().manual_seed(0))]
+    other = replace(digits, test=TensorImages(test.images, shuffled, test.class_names, test.keys))
+    monkeypatch.setattr(target, "open_source", lambda *a, **k: other)
+    poisoned = evaluate(run.path, net=make_net(), protocol=protocol, device="cpu")
+    assert honest[0].settings == poisoned[0].settings
+    assert poisoned[0].value < 0.2 < honest[0].value
+
+
+class Constant(nn.Module):
+    """A collapsed network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vector = nn.Parameter(torch.ones(6))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.vector.expand(len(images), 6)
+
+
+def test_a_collapsed_backbone_scores_at_chance(make_run: MakeRun, preprocess: Preprocess) -> None:
+    run = make_run(backbone=Backbone(Constant(), 8, channels=1, preprocess=preprocess))
+    for result in evaluate(run.path, net=Constant(), labels="5,all", device="cpu"):
+        assert result.value < (0.2 if result.metric == "top1" else 0.65)
+
+
+def test_broken_weights_are_told_and_nothing_is_recorded(make_run: MakeRun, preprocess: Preprocess) -> None:
+    net = Constant()
+    run = make_run(backbone=Backbone(net, 8, channels=1, preprocess=preprocess))
+    backbone = load_backbone(run.path, net)
+    with torch.no_grad():
+        net.vector[2] = torch.nan
+    save_bundle(run.model, backbone, None, {})
+    with pytest.raises(UserError, match="not finite"):
+        evaluate(run.path, net=Constant(), device="cpu")
+    assert not run.results_file.exists()
+
+
+def test_a_bundle_needs_data_and_writes_where_told(
+    make_run: MakeRun, make_net: MakeNet, tmp_path: Path
+) -> None:
+    bundle = make_run().model
+    with pytest.raises(UserError, match="--data"):
+        evaluate(bundle, net=make_net(), device="cpu")
+    with pytest.raises(UserError, match="--baselines needs a run"):
+        evaluate(bundle, net=make_net(), data="digits", baselines=True, device="cpu")
+    out = tmp_path / "numbers" / "mine.json"
+    results = evaluate(bundle, net=make_net(), data="digits", protocol="knn", device="cpu", out=out)
+    assert json.loads(out.read_text()) == [result.to_dict() for result in results]
+    assert (results[0].features, results[0].seed, results[0].epoch) == ("byol", 3, 7)
+    assert sorted(file.name for file in bundle.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_without_a_test_split_the_runs_own_holdout_is_scored(
+    make_run: MakeRun, make_net: MakeNet, digits: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(target, "open_source", lambda *a, **k: Source("digits", digits.train))
+    results = evaluate(make_run(holdout=0.2).path, net=make_net(), device="cpu")
+    assert {result.split for result in results} == {"holdout"}
+    assert round(results[0].value * 259, 6) % 1 == 0  # 20 % of 1297
+
+
+def test_errors_leave_nothing_behind(make_run: MakeRun, make_net: MakeNet, tmp_path: Path) -> None:
+    run = make_run()
+    (run.checkpoints / "initial.safetensors").unlink()
+    file = run.model / "model.safetensors"
+    three = make_run(
+        "three",
+        data=None,
+        backbone=Backbone(make_net(1, 3), 8, preprocess=Preprocess(8, (0.5,) * 3, (0.5,) * 3)),
+    )
+    unlabelled = torch.zeros(20, 1, 8, 8, dtype=torch.uint8)
+    two_channels = torch.zeros(20, 2, 8, 8, dtype=torch.uint8)
+    cases: list[tuple[Path, dict[str, object], str]] = [
+        (run.path, {"protocol": "kn"}, "Did you mean 'knn'"),
+        (run.path, {"baselines": True}, "step 0"),
+        (run.path, {"data": unlabelled}, "has no labels"),
+        (run.path, {"data": two_channels}, "channels"),
+        (run.path, {"device": "nonsense"}, "device 'nonsense'"),
+        (run.path, {"labels": "500"}, "fewer than the 500"),
+        (three.path, {"net": make_net(1, 3)}, "--data"),
+        (file, {"data": "digits"}, "run directory, or a bundle"),
+        (tmp_path / "absent", {"data": "digits"}, "no such folder"),
+    ]
+    for path, settings, message in cases:
+        with pytest.raises(UserError, match=message):
+            evaluate(path, **{"net": make_net(), "device": "cpu", **settings})  # type: ignore[arg-type]
+    assert not run.results_file.exists()
