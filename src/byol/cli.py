@@ -54,12 +54,17 @@ def _run(words: list[str]) -> int:
 def _demo(words: list[str]) -> int:
     from byol.config import DemoConfig
 
-    values = _flags(DemoConfig, words, "byol demo [flags]")
-    if values is None:
+    config = _flags(DemoConfig, words, "byol demo [flags]")
+    if config is None:
         return 0
     from byol.reporting.demonstration import demo
+    from byol.training.errors import Interrupted
 
-    demo(**vars(values))
+    try:
+        demo(config.out, config.seed)
+    except Interrupted as stopped:
+        print(f"byol: {stopped}", file=sys.stderr)
+        return stopped.exit_status
     return 0
 
 

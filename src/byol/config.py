@@ -159,8 +159,8 @@ class EmbedConfig:
 class DemoConfig:
     """Settings of `byol demo`."""
 
-    out: str = "demo"
-    """Folder for the run; a new one with a number is made where it exists."""
+    out: str | None = None
+    """Run directory, which must not exist. Default: the next free runs/demo-N."""
     seed: int = 0
     """Of weights, order and views."""
     debug: bool = False

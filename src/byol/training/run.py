@@ -28,7 +28,7 @@ from byol.training.module import Pretraining
 from byol.training.picture import FirstViews
 from byol.training.preparation import Data, Lengths, PreparedData, lengths, prepare_data, resolve
 from byol.training.progress import Progress
-from byol.training.trainer import build_trainer
+from byol.training.trainer import build_trainer, process_rank
 
 _MAY_CHANGE_ON_RESUME = ("devices", "nodes", "num_workers", "debug")
 # Lightning starts the other processes with the same command; they must not choose another folder.
@@ -111,14 +111,13 @@ class _Inputs:
 def _start(inputs: _Inputs, settings: dict[str, Any]) -> Run:
     config = settings_from(PretrainConfig, {**settings, **inputs.named()})
     run = RunDirectory(_run_path(config))
-    is_first_process = _RUN_PATH_VARIABLE not in os.environ
-    if is_first_process:
+    if process_rank() == 0:
         run.refuse_existing()
     prepared = prepare_data(inputs.data, config)
     config = resolve(config, prepared)
 
     def begin(module: Pretraining) -> None:
-        if is_first_process:
+        if module.plan.rank == 0:
             _write_run_files(run, config, module)
 
     return _train(config, run, prepared, inputs, begin, state=None)
@@ -166,7 +165,8 @@ def _train(
     durations = lengths(config, plan.steps_per_epoch)
     module, architecture = build_module(config, data, plan, durations, inputs.net, inputs.hidden_layer)
     progress = Progress(durations.total)
-    saving = Checkpoints(run, stored_settings(config), architecture, durations.checkpoint)
+    stored = stored_settings(config) if state is None else state["config"]
+    saving = Checkpoints(run, stored, architecture, durations.checkpoint)
     stop = StopOnSignal(saving.save, str(run.path))
     if trainer.is_global_zero:
         step_end.starts.append(FirstViews(run.views_picture, module, data, config, trainer))
@@ -179,12 +179,14 @@ def _train(
         step_end.starts.append(lambda: checkpoint.restore(module, trainer.optimizers[0], state))
     begin(module)
     start = 0 if state is None else state["step"]
+    os.environ[_RUN_PATH_VARIABLE] = str(run.path)
     try:
         trainer.fit(module, batches(config, data, plan, start, durations.total))
     except UserError as error:
         _remove_if_unsaved(run, error)
         raise _from_worker(error) from error
     finally:
+        del os.environ[_RUN_PATH_VARIABLE]
         stop.uninstall()
         progress.close()
     return Run(run.path)
@@ -223,11 +225,13 @@ def _monitor(
 
 
 def _run_path(config: PretrainConfig) -> Path:
-    """Return --out, or the next free runs/DATA-METHOD-N."""
+    """Return --out, or the next free runs/DATA-METHOD-N; the same in all processes of a run."""
     if _RUN_PATH_VARIABLE in os.environ:
         return Path(os.environ[_RUN_PATH_VARIABLE])
     if config.out is not None:
         return Path(config.out)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError("several processes need the same run directory: give --out")
     name = "".join(letter if letter.isalnum() else "-" for letter in Path(config.data).name.strip("<>"))
     number = 1
     while Path(f"runs/{name}-{config.method}-{number}").exists():
@@ -237,7 +241,6 @@ def _run_path(config: PretrainConfig) -> Path:
 
 def _write_run_files(run: RunDirectory, config: PretrainConfig, module: Pretraining) -> None:
     run.path.mkdir(parents=True, exist_ok=True)
-    os.environ[_RUN_PATH_VARIABLE] = str(run.path)
     run.write_config(stored_settings(config))
     run.write_environment(environment())
     save_initial_weights(run, module)

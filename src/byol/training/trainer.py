@@ -47,6 +47,13 @@ def build_trainer(config: PretrainConfig, run: RunDirectory, step_end: StepEnd) 
     )
 
 
+def process_rank() -> int:
+    """Return this process's number among all of the run, before Lightning has joined them."""
+    from lightning.fabric.utilities.rank_zero import rank_zero_only
+
+    return int(rank_zero_only.rank)
+
+
 def _devices(config: PretrainConfig, on_gpu: bool) -> int:
     """Return the number of processes on this machine; torchrun's word where it started us."""
     started = os.environ.get("LOCAL_WORLD_SIZE")

@@ -1,0 +1,63 @@
+"""`byol demo`: pretrain on handwritten digits, evaluate, and draw what came out."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from byol.config import PretrainConfig
+from byol.data.source import open_source
+from byol.evaluation.features import extract
+from byol.evaluation.results import print_table
+from byol.evaluation.run import evaluate
+from byol.reporting.demo_picture import draw_demo
+from byol.rundir import RunDirectory
+from byol.settings import read_yaml, recipe_text
+from byol.training.run import Run, pretrain
+
+RECIPE = "digits"
+
+
+def demo(out: str | None = None, seed: int = 0, **settings: Any) -> Run:
+    """Pretrain on 8x8 digits without labels, evaluate with few and with all labels, draw a picture.
+
+    Args:
+        out: run directory, which must not exist; None: the next free runs/demo-N.
+        seed: of weights, order and views.
+        **settings: of `byol.pretrain`, instead of the recipe's (a shorter run, say).
+
+    Returns:
+        The run; `demo.png` lies in its directory beside the usual files.
+
+    Raises:
+        UserError: the directory exists, or a setting is wrong.
+    """
+    started = time.monotonic()
+    path = Path(out) if out is not None else _free_path()
+    print("Pretraining on 8x8 images of handwritten digits, without their labels.", flush=True)
+    recipe = read_yaml(PretrainConfig, recipe_text(RECIPE), f"recipe {RECIPE}")
+    run = pretrain(**{**recipe, "seed": seed, **settings, "out": str(path)})
+    print("Evaluating on the 500 test images: 1, 5, 10 and all labels per class.", flush=True)
+    print_table(evaluate(run.path, protocol="knn,logistic", labels="1,5,10,all", draws=5, baselines=True))
+    picture = _draw(run)
+    print(f"\npicture: {picture}\nresults: {RunDirectory(run.path).results_file}")
+    print(f"views:   {RunDirectory(run.path).views_picture} (what the network was shown)")
+    print(f"{time.monotonic() - started:.0f} seconds. Next: byol pretrain --data folder:YOUR/IMAGES")
+    return run
+
+
+def _draw(run: Run) -> Path:
+    source = open_source("digits")
+    assert source.test is not None
+    backbone = run.backbone()
+    assert backbone.preprocess is not None
+    features = extract(backbone, backbone.preprocess, source.test)
+    file = run.path / "demo.png"
+    draw_demo(file, run.metrics(), features, source.test)
+    return file
+
+
+def _free_path() -> Path:
+    number = 1
+    while Path(f"runs/demo-{number}").exists():
+        number += 1
+    return Path(f"runs/demo-{number}")

@@ -1,0 +1,187 @@
+"""A run from start to end: what it writes, and that it can be repeated exactly."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+import yaml
+from PIL import Image
+from sklearn.datasets import load_digits
+from torch.utils.data import TensorDataset
+
+import byol
+from byol.bundle import load_backbone
+from byol.errors import UserError
+from byol.rundir import RunDirectory
+from byol.training.checkpoint import load
+from byol.training.run import Run
+
+TIMES = ("images_per_second", "data_wait")
+
+
+def lasting(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return metrics without what a clock decides."""
+    return [{name: value for name, value in record.items() if name not in TIMES} for record in records]
+
+
+def assert_same_tensors(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, second[name]), name
+        elif isinstance(value, Mapping):
+            assert_same_tensors(value, second[name])
+        else:
+            assert value == second[name], name
+
+
+def assert_same_run(first: Path, second: Path) -> None:
+    """Compare everything but times, bit for bit."""
+    one, other = RunDirectory(first), RunDirectory(second)
+    assert lasting(one.metrics()) == lasting(other.metrics())
+    state, other_state = load(one.last_checkpoint), load(other.last_checkpoint)
+    assert_same_tensors(state, other_state)
+    assert (one.model / "model.safetensors").read_bytes() == (other.model / "model.safetensors").read_bytes()
+    assert (one.model / "config.json").read_bytes() == (other.model / "config.json").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def run(tiny: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return byol.pretrain("digits", out=str(tmp_path_factory.mktemp("runs") / "run"), **tiny)
+
+
+def test_run_directory_holds_what_the_design_names(run: Run) -> None:
+    files = {str(file.relative_to(run.path)) for file in run.path.rglob("*") if file.is_file()}
+    expected = {"config.yaml", "env.json", "metrics.jsonl", "views.png", "checkpoints/last.ckpt"}
+    expected |= {"checkpoints/initial.safetensors", "model/model.safetensors", "model/config.json"}
+    assert expected <= files
+    assert all(name.startswith("tensorboard/") for name in files - expected)
+    environment = json.loads((run.path / "env.json").read_text())
+    assert environment["versions"]["torch"] == torch.__version__.split("+")[0]
+    with Image.open(run.path / "views.png") as picture:
+        assert min(picture.size) > 200
+
+
+def test_config_is_resolved_and_holds_no_output_path(run: Run) -> None:
+    config = yaml.safe_load((run.path / "config.yaml").read_text())
+    assert config["image_size"] == 8 and config["channels"] == 1 and config["preset"] == "glyph"
+    assert config["base_lr"] == 2e-3 and config["tau"] == 0.97
+    assert not {"out", "resume", "debug"} & config.keys()
+
+
+def test_metrics_are_logged_on_time(run: Run) -> None:
+    metrics = run.metrics()
+    assert [record["step"] for record in metrics if "loss" in record] == [2, 4, 6]
+    assert [record["step"] for record in metrics if "knn" in record] == [3, 6]
+    assert all(0 <= record["loss"] <= 8 for record in metrics if "loss" in record)
+    assert metrics[-1]["lr"] < metrics[0]["lr"] and metrics[-1]["tau"] == 1.0
+
+
+def test_global_random_state_is_given_back(tiny: dict[str, Any], tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    byol.pretrain("digits", out=str(tmp_path / "run"), **{**tiny, "epochs": "1st"})
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_backbone_round_trips_bit_for_bit(run: Run) -> None:
+    backbone = run.backbone()
+    state = load(RunDirectory(run.path).last_checkpoint)["learner"]
+    prefix = "online.backbone.net."
+    trained = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    assert_same_tensors(dict(backbone.net.state_dict()), trained)
+    assert not backbone.training and backbone.num_features == 64
+    assert backbone.preprocess is not None
+    digits = torch.from_numpy(load_digits().images[:5]).mul(15).round().to(torch.uint8)[:, None]
+    assert backbone(backbone.preprocess(digits)).shape == (5, 64)
+
+
+def test_weights_moved_from_the_initial_ones(run: Run) -> None:
+    from safetensors.torch import load_file
+
+    initial = load_file(RunDirectory(run.path).initial_weights)
+    final = run.backbone().net.state_dict()
+    moved = [name for name, value in initial.items() if not torch.equal(value, final[name])]
+    assert set(moved) == set(initial)
+
+
+def test_saved_config_reproduces_the_run(run: Run, byol_command: Any, tmp_path: Path) -> None:
+    words = ["pretrain", "--config", str(run.path / "config.yaml"), "--out", str(tmp_path / "again")]
+    done = byol_command(*words)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(run.path, tmp_path / "again")
+
+
+def test_seed_changes_the_run(run: Run, tiny: dict[str, Any], tmp_path: Path) -> None:
+    other = byol.pretrain("digits", out=str(tmp_path / "other"), seed=1, **tiny)
+    assert lasting(other.metrics()) != lasting(run.metrics())
+
+
+def test_number_of_workers_does_not_matter(tiny: dict[str, Any], photographs: Path, tmp_path: Path) -> None:
+    settings = {**tiny, "image_size": 32, "batch_size": 8, "epochs": "4st"}
+    for workers in (0, 2):
+        out = str(tmp_path / f"workers{workers}")
+        byol.pretrain(f"folder:{photographs}", out=out, num_workers=workers, **settings)
+    first, second = (RunDirectory(tmp_path / f"workers{workers}") for workers in (0, 2))
+    assert lasting(first.metrics()) == lasting(second.metrics())
+    assert_same_tensors(load(first.last_checkpoint)["learner"], load(second.last_checkpoint)["learner"])
+
+
+def test_accumulation_moves_the_target_once_per_optimizer_step(tiny: dict[str, Any], tmp_path: Path) -> None:
+    run = byol.pretrain("digits", out=str(tmp_path / "run"), accumulate=4, **tiny)
+    state = load(RunDirectory(run.path).last_checkpoint)
+    assert state["step"] == 6 and int(state["learner"]["target.step"]) == 6
+    assert {int(entry["step"]) for entry in state["optimizer"]["state"].values()} == {6}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"method": "simsiam"}, {"optimizer": "lars"}, {"optimizer": "sgd"}, {"precision": "bf16"}],
+    ids=str,
+)
+def test_every_method_optimizer_and_precision_runs(
+    settings: dict[str, Any], tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    run = byol.pretrain("digits", out=str(tmp_path / "run"), **{**tiny, **settings})
+    losses = [record["loss"] for record in run.metrics() if "loss" in record]
+    low, high = (-1, 1) if settings.get("method") == "simsiam" else (0, 8)
+    assert len(losses) == 3 and all(low <= loss <= high for loss in losses)
+    assert all(value.dtype == torch.float32 for value in run.backbone().parameters())
+
+
+def test_own_network_tensor_and_dataset(tiny: dict[str, Any], tmp_path: Path) -> None:
+    settings = {name: value for name, value in tiny.items() if name != "backbone"} | {"preset": "small"}
+    images = torch.randint(0, 256, (100, 3, 32, 32), dtype=torch.uint8)
+    net = torchvision.models.resnet18()
+    before = net.conv1.weight.detach().clone()
+    run = byol.pretrain(images, net, hidden_layer="avgpool", out=str(tmp_path / "a"), **settings)
+    assert not torch.equal(net.conv1.weight, before)
+    with pytest.raises(UserError, match="pass an untrained copy of it"):
+        load_backbone(run.path)
+    loaded = load_backbone(run.path, torchvision.models.resnet18())
+    assert torch.equal(loaded.net.conv1.weight, net.conv1.weight)
+    dataset = TensorDataset(images, torch.arange(100) % 2)
+    byol.pretrain(dataset, net, hidden_layer=-2, out=str(tmp_path / "b"), **{**settings, "epochs": "2st"})
+
+
+def test_weights_to_start_from(run: Run, tiny: dict[str, Any], tmp_path: Path) -> None:
+    weights = run.path / "model" / "model.safetensors"
+    settings = {**tiny, "epochs": "1st", "base_lr": 0.0, "backbone_weights": str(weights)}
+    again = byol.pretrain("digits", out=str(tmp_path / "run"), **settings)
+    parameters, expected = again.backbone().net.named_parameters(), dict(run.backbone().net.named_parameters())
+    for name, parameter in parameters:
+        assert torch.equal(parameter, expected[name])
+
+
+def test_default_directories_are_numbered(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = {**tiny, "epochs": "1st"}
+    paths = [byol.pretrain("digits", **settings).path for _ in range(2)]
+    assert [str(path) for path in paths] == ["runs/digits-byol-1", "runs/digits-byol-2"]

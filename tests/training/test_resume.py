@@ -1,0 +1,119 @@
+"""Interrupted runs: however they end, resuming gives what an uninterrupted run gives."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import byol
+from byol.rundir import RunDirectory
+from tests.training.test_pretrain import assert_same_run
+
+SETTINGS = ["--data", "digits", "--backbone", "resnet8_16", "--projection-size", "16"]
+SETTINGS += ["--projection-hidden-size", "32", "--batch-size", "64", "--epochs", "3", "--optimizer", "adamw"]
+SETTINGS += ["--log-every", "2st", "--checkpoint-every", "3st", "--knn-every", "10st"]
+
+
+def start(out: Path, *more: str) -> subprocess.Popen[str]:
+    words = [sys.executable, "-m", "byol", "pretrain", *SETTINGS, "--out", str(out), *more]
+    return subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=slow_steps())
+
+
+def slow_steps() -> dict[str, str]:
+    """Run on one thread: time enough to stop it in the middle."""
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def wait_for_step(out: Path, step: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    run = RunDirectory(out)
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"the run ended early: {process.communicate()}")
+        if run.metrics_file.is_file() and f'"step": {step},' in run.metrics_file.read_text():
+            return
+        time.sleep(0.002)
+    pytest.fail("the run never got there")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "uninterrupted"
+    process = start(out)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return out
+
+
+def test_killed_run_resumes_exactly(uninterrupted: Path, tmp_path: Path, byol_command: Any) -> None:
+    out = tmp_path / "killed"
+    process = start(out)
+    wait_for_step(out, 8, process)  # saved at 6; step 7 and perhaps 8 are lost
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = byol_command("pretrain", "--resume", str(out))
+    assert done.returncode == 0, done.stderr
+    assert_same_run(uninterrupted, out)
+
+
+def test_sigterm_saves_after_the_step_and_tells_how_to_go_on(
+    uninterrupted: Path, tmp_path: Path, byol_command: Any
+) -> None:
+    out = tmp_path / "stopped"
+    process = start(out)
+    wait_for_step(out, 4, process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert f"byol pretrain --resume {out}" in errors and "SIGTERM" in errors
+    assert "Traceback" not in errors
+    done = byol_command("pretrain", "--resume", str(out), "--num-workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert_same_run(uninterrupted, out)
+
+
+def test_ctrl_c_exits_130(tmp_path: Path) -> None:
+    out = tmp_path / "stopped"
+    process = start(out)
+    wait_for_step(out, 4, process)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "--resume" in errors
+
+
+def test_resuming_a_finished_run_changes_nothing(uninterrupted: Path, byol_command: Any) -> None:
+    before = RunDirectory(uninterrupted).metrics_file.read_text()
+    done = byol_command("pretrain", "--resume", str(uninterrupted))
+    assert done.returncode == 0, done.stderr
+    assert RunDirectory(uninterrupted).metrics_file.read_text() == before
+
+
+def test_streamed_data_resume_exactly(tiny: dict[str, Any], photographs: Path, tmp_path: Path) -> None:
+    settings = {**tiny, "image_size": 32, "batch_size": 8, "epochs": "6st", "num_workers": 1}
+    whole = byol.pretrain(f"folder:{photographs}", out=str(tmp_path / "whole"), **settings)
+    part = byol.pretrain(f"folder:{photographs}", out=str(tmp_path / "part"), **settings)
+    cut_back(part.path, tmp_path / "saved", photographs, settings)
+    resumed = byol.pretrain(resume=tmp_path / "saved")
+    assert_same_run(whole.path, resumed.path)
+
+
+def cut_back(finished: Path, out: Path, photographs: Path, settings: dict[str, Any]) -> None:
+    """Make `out` the same run stopped at step 3, by a stop signal that arrives during that step."""
+    from byol.training.callbacks import StopOnSignal
+    from byol.training.errors import Interrupted
+
+    original = StopOnSignal.__call__
+
+    def stop_at_three(self: StopOnSignal, module: Any) -> None:
+        self.received = signal.SIGTERM if module.step == 3 else 0
+        original(self, module)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StopOnSignal, "__call__", stop_at_three)
+        with pytest.raises(Interrupted):
+            byol.pretrain(f"folder:{photographs}", out=str(out), **settings)
