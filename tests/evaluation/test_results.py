@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 from rich.console import Console
 
-from byol.evaluation.results import Result, table
+from byol.evaluation.results import Result, print_table, table
 
 RESULT = Result("knn", "byol", "all", None, "top1", 0.9, "test", 0, 100, "digits", 0.1, {"k": 20})
 
@@ -41,7 +41,7 @@ def test_baselines_stand_below_their_method_and_protocols_apart() -> None:
         for features in ("pixels", "random-init", "byol")
         for protocol in ("knn", "logistic")
     ]
-    rows = [line.split()[:2] for line in printed(results).splitlines() if "top1" in line]
+    rows = [line.split()[:2] for line in printed(results).splitlines() if "90.0" in line]
     expected = [[p, f] for p in ("knn", "logistic") for f in ("byol", "random-init", "pixels")]
     assert rows == expected
 
@@ -60,3 +60,24 @@ def test_columns_ascend(amounts: tuple[str | int, ...]) -> None:
     text = printed([replace(RESULT, labels=amount) for amount in amounts])
     places = [text.index(word) for word in ("1 per", "5 per", "10 per", "1% of", "all labels")]
     assert places == sorted(places)
+
+
+def test_a_pipe_gets_plain_lines_however_wide(capsys: pytest.CaptureFixture[str]) -> None:
+    amounts = ("1%", 1, 2, 5, 10, 20, "all")
+    draws = [replace(RESULT, labels=amount, draw=draw) for amount in amounts for draw in range(2)]
+    print_table(draws)
+    lines = capsys.readouterr().out.splitlines()
+    assert "\x1b" not in "".join(lines)
+    row = next(line for line in lines if "byol" in line)
+    assert row.count("90.0 +- 0.0") == len(amounts)
+
+
+def test_what_is_the_same_everywhere_stands_in_the_title() -> None:
+    top5 = replace(RESULT, metric="top5", value=0.99)
+    assert printed([RESULT, top5]).splitlines()[0].strip() == "digits, top1, test"
+    assert "99.0" not in printed([RESULT, top5])
+    both = printed([RESULT, replace(RESULT, split="holdout", value=0.8)])
+    assert [line.split()[2:] for line in both.splitlines() if "byol" in line] == [
+        ["holdout", "80.0"],
+        ["test", "90.0"],
+    ]

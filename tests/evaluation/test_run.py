@@ -35,6 +35,7 @@ def test_a_run_with_baselines(make_run: MakeRun, make_net: MakeNet) -> None:
     first = by_row(results)["knn", "byol", "all", None, "top1"]
     assert (first.split, first.seed, first.epoch, first.data) == ("test", 3, 7, "digits")
     assert first.settings == {"k": 20, "temperature": 0.1}
+    assert isinstance(first.epoch, int)
     assert {r.epoch for r in results if r.features == "random-init"} == {0}
     assert {r.epoch for r in results if r.features == "pixels"} == {None}
     rows = by_row(results)
@@ -164,7 +165,7 @@ def test_without_a_test_split_the_runs_own_holdout_is_scored(
 
 def test_errors_leave_nothing_behind(make_run: MakeRun, make_net: MakeNet, tmp_path: Path) -> None:
     run = make_run()
-    (run.checkpoints / "initial.safetensors").unlink()
+    run.initial_weights.unlink()
     file = run.model / "model.safetensors"
     three = make_run(
         "three",
@@ -188,3 +189,19 @@ def test_errors_leave_nothing_behind(make_run: MakeRun, make_net: MakeNet, tmp_p
         with pytest.raises(UserError, match=message):
             evaluate(path, **{"net": make_net(), "device": "cpu", **settings})  # type: ignore[arg-type]
     assert not run.results_file.exists()
+
+
+def test_the_runs_own_data_are_opened_as_training_opened_them(
+    make_run: MakeRun, make_net: MakeNet, digits: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[tuple[object, ...]] = []
+
+    def record(spec: object, **settings: object) -> Source:
+        opened.append((spec, *settings.values()))
+        return digits
+
+    monkeypatch.setattr(target, "open_source", record)
+    run = make_run(on_error="skip", data_dir="elsewhere")
+    evaluate(run.path, net=make_net(), protocol="knn", device="cpu")
+    evaluate(run.path, net=make_net(), protocol="knn", device="cpu", data="emnist/digits", data_dir="here")
+    assert opened == [("digits", 1, "elsewhere", "skip"), ("emnist/digits", 1, "here", "stop")]

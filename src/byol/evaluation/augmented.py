@@ -36,13 +36,15 @@ def augmented_training(
     and its place only, not on the number of workers.
 
     Args:
-        backbone: from images to vectors; on `device`.
+        backbone: from images to vectors; it is moved to `device`.
         preprocess: its size and normalisation; the crop takes the place of its resizing.
         image_set: labelled.
         seed: of order and crops.
         device: where the network runs.
         num_workers: processes that decode and crop images which are not in memory.
     """
+
+    backbone.to(device)
 
     def training(indices: Tensor) -> Batches:
         chosen = Subset(image_set, indices)

@@ -17,8 +17,6 @@ from byol.evaluation.features import evaluating, pixel_preprocess, pixels
 from byol.evaluation.seeds import derived_generator
 from byol.types import ImageSet
 
-INITIAL_WEIGHTS = "initial.safetensors"
-"""The weights of step 0, among a run's checkpoints."""
 LARGEST_PIXEL_SIDE = 32
 _BATCH = 256
 

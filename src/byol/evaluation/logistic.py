@@ -51,6 +51,8 @@ def logistic(problem: Problem, device: torch.device | str = "cpu") -> Outcome:
         UserError: nothing is left to choose on.
     """
     problem.check_choice()
+    if torch.device(device).type == "mps":
+        device = "cpu"  # Apple's GPUs have no double precision
     vectors, labels = problem.vectors.to(device), problem.labels.to(device)
     fit, choice = problem.fit.to(device), problem.choice.to(device)
     c = choose_c(vectors[fit], labels[fit], vectors[choice], labels[choice], problem.num_classes)

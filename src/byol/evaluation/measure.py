@@ -31,7 +31,7 @@ class Representation:
     network: nn.Module
     preprocess: Preprocess
     seed: int | None
-    epoch: int | None
+    epoch: float | None
     cache: Path | None
 
 

@@ -56,9 +56,11 @@ def effective_rank(vectors: Tensor) -> float:
     As in RankMe (arXiv 2210.02885), after Roy and Vetterli 2007. The vectors are not centred. All
     zeros: 0. Not finite: nan.
     """
+    # Not every accelerator has double precision, and none is quick at this.
+    vectors = vectors.detach().cpu().double()
     if not vectors.isfinite().all():
         return float("nan")
-    singular = torch.linalg.svdvals(vectors.double())
+    singular = torch.linalg.svdvals(vectors)
     total = singular.sum()
     if total == 0:
         return 0.0

@@ -1,6 +1,7 @@
 """One record of results.json, and the table that is printed of several."""
 
 import statistics
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,7 @@ class Result:
     """What was scored: test or holdout."""
     seed: int | None
     """Of the pretraining."""
-    epoch: int | None
+    epoch: float | None
     """Of the weights: 0 for random-init, None for pixels."""
     data: str
     seconds: float
@@ -48,7 +49,8 @@ def table(results: Sequence[Result]) -> "Table":
     """Lay results out: a row per protocol and features, a column per amount of labels.
 
     Percent; mean +- standard deviation where there are several draws. Baselines stand below the
-    method that they belong to. Of results that differ in value only, the last counts.
+    method that they belong to. Top-5 accuracies are left to results.json. Of results that differ in
+    value only, the last counts.
     """
     from rich import box
     from rich.table import Table
@@ -56,18 +58,29 @@ def table(results: Sequence[Result]) -> "Table":
     cells = _cells(results)
     amounts = sorted({amount for _, amount in cells}, key=_amount_order)
     rows = sorted({row for row, _ in cells}, key=_row_order)
-    laid_out = Table(box=box.SIMPLE_HEAD, title=_title(results), title_justify="left")
-    for heading in ("protocol", "features", "metric", "split"):
-        laid_out.add_column(heading)
+    shown = [i for i, name in enumerate(_HEADINGS) if name in _ALWAYS or len({row[i] for row in rows}) > 1]
+    laid_out = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=_title(results, rows), title_justify="left")
+    for index in shown:
+        laid_out.add_column(_HEADINGS[index], no_wrap=True)
     for amount in amounts:
-        laid_out.add_column(_amount_heading(amount), justify="right", no_wrap=True)
-    for index, row in enumerate(rows):
-        ends_group = index + 1 < len(rows) and _group(rows[index + 1]) != _group(row)
+        laid_out.add_column(_amount_heading(amount), justify="right")
+    for row, after in zip(rows, [*rows[1:], None], strict=True):
         values = [_percent(cells.get((row, amount), [])) for amount in amounts]
-        laid_out.add_row(*row, *values, end_section=ends_group)
+        ends_group = after is not None and _group(after) != _group(row)
+        laid_out.add_row(*(row[index] for index in shown), *values, end_section=ends_group)
     return laid_out
 
 
+def print_table(results: Sequence[Result]) -> None:
+    """Print the table to standard output: plain text, however wide, where that is no terminal."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table(results))
+
+
+_PIPE_WIDTH = 200
+_HEADINGS = ("protocol", "features", "metric", "split")
+_ALWAYS = ("protocol", "features")
 _Row = tuple[str, str, str, str]
 """protocol, features, metric, split"""
 
@@ -75,6 +88,8 @@ _Row = tuple[str, str, str, str]
 def _cells(results: Iterable[Result]) -> dict[tuple[_Row, str | int], list[float]]:
     latest: dict[tuple[Any, ...], float] = {}
     for r in results:
+        if r.metric == "top5":
+            continue
         row = (r.protocol, r.features, r.metric, r.split)
         latest[row, r.labels, (r.draw, r.seed, r.epoch, r.data)] = r.value
     cells: dict[tuple[_Row, str | int], list[float]] = {}
@@ -83,8 +98,10 @@ def _cells(results: Iterable[Result]) -> dict[tuple[_Row, str | int], list[float
     return cells
 
 
-def _title(results: Sequence[Result]) -> str:
-    return ", ".join(dict.fromkeys(result.data for result in results))
+def _title(results: Sequence[Result], rows: Sequence[_Row]) -> str:
+    """Name the data, and the metric and split where there is only one."""
+    constant = [next(iter(names)) for i in (2, 3) if len(names := {row[i] for row in rows}) == 1]
+    return ", ".join([*dict.fromkeys(result.data for result in results), *constant])
 
 
 def _group(row: _Row) -> tuple[str, str, str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from byol.errors import UserError
-from byol.evaluation.baselines import INITIAL_WEIGHTS, centred_pixels, random_init
+from byol.evaluation.baselines import centred_pixels, random_init
 from byol.evaluation.measure import Machine, Representation, measured
 from byol.evaluation.request import parsed_request
 from byol.evaluation.results import Result
@@ -87,7 +87,7 @@ def _representations(
         return
     initial = random_init(
         backbone,
-        target.run.checkpoints / INITIAL_WEIGHTS,
+        target.run.initial_weights,
         task.train,
         device=machine.device,
         num_workers=machine.num_workers,

@@ -42,20 +42,25 @@ class Target:
         return self.backbone.origin.get("seed", self.config.get("seed"))
 
     @property
-    def epoch(self) -> int | None:
-        """Of the weights, where known."""
-        return self.backbone.origin.get("epoch")
+    def epoch(self) -> float | None:
+        """Of the weights, where known; an int where it is a whole number."""
+        epoch = self.backbone.origin.get("epoch")
+        return int(epoch) if epoch is not None and epoch == int(epoch) else epoch
 
     @property
     def cache(self) -> Path | None:
         """Where features are kept: a run's cache."""
         return self.run.cache if self.run else None
 
+    def is_own(self, data: Data | None) -> bool:
+        """Say whether data may be what the run was trained on; objects without a name may be."""
+        if data is None or not isinstance(data, str | Path):
+            return True
+        return resolved_spec(str(data)) == self.config.get("data")
+
     def holdout(self, data: Data | None) -> float:
-        """Return the share of train held out: the run's own on its own data, else 10 %."""
-        own = self.config.get("data")
-        is_own = data is None or (isinstance(data, str | Path) and resolved_spec(str(data)) == own)
-        share = self.config.get("holdout") if is_own else None
+        """Return the share (or number) held out of train: the run's on its own data, else 10 %."""
+        share = self.config.get("holdout") if self.is_own(data) else None
         return HOLDOUT if share is None else float(share)
 
 
@@ -92,12 +97,14 @@ def open_data(target: Target, data: Data | None, data_dir: str | None) -> Source
     """
     spec = target.config.get("data") if data is None else data
     if spec is None:
-        raise UserError("a bundle does not know its data: name them with --data")
+        raise UserError("nothing here says which data to use: name them with --data")
     folder = data_dir or target.config.get("data_dir") or "./datasets"
     channels = target.backbone.channels
     # 1 and 3 are what sources convert to; other counts are taken as they come.
     wanted = channels if channels in (1, 3) else None
-    source = open_source(spec, channels=wanted, data_dir=folder)
+    # Leaving other images out than training did would shift the hold-out.
+    on_error = target.config.get("on_error") if target.is_own(data) else None
+    source = open_source(spec, channels=wanted, data_dir=folder, on_error=on_error or "stop")
     check_channels(target, source.train, source.name)
     return source
 
