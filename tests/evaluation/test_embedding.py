@@ -49,6 +49,7 @@ def test_each_format(
     assert table.schema.field("vector").type == pa.list_(pa.float32(), vectors.shape[1])
     assert table["id"].to_pylist() == list(digits.test.keys)
     assert table["label"].to_pylist() == digits.test.labels.tolist()
+    assert len({file.stat().st_mode for file in files.values()}) == 1
     tensors = load_file(files[".safetensors"])
     assert torch.equal(tensors["labels"], digits.test.labels)
     for found in (np.array(table["vector"].to_pylist()), np.load(files[".npy"]), tensors["vectors"].numpy()):

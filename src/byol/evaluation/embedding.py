@@ -145,12 +145,13 @@ def _write_npy(file: Path, features: Features) -> None:
 
 
 def _write_safetensors(file: Path, features: Features) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {"vectors": features.vectors.contiguous()}
     if features.labels is not None:
         tensors["labels"] = features.labels
-    save_file(tensors, file)
+    # save_file would make a file that nobody else may read, whatever the umask.
+    file.write_bytes(save(tensors))
 
 
 WRITERS: dict[str, Callable[[Path, Features], None]] = {

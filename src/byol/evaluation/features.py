@@ -146,12 +146,13 @@ def _read(file: Path, count: int) -> Tensor | None:
 
 
 def _write(file: Path, vectors: Tensor) -> None:
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        save_file({"vectors": vectors.contiguous()}, temporary)
+        # save_file would make a file that nobody else may read, whatever the umask.
+        temporary.write_bytes(save({"vectors": vectors.contiguous()}))
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
