@@ -15,6 +15,7 @@ from torch import nn
 from byol.augment.evaluation import Preprocess
 from byol.core.backbone import Backbone, build_backbone
 from byol.errors import UserError
+from byol.rundir import write_atomically
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -30,8 +31,6 @@ def save_bundle(
         architecture: what `build_backbone` returned, or None for a network of the user's own.
         origin: plain values to keep with it: method, data, epoch, seed.
     """
-    from safetensors.torch import save_file
-
     assert backbone.preprocess is not None
     folder.mkdir(parents=True, exist_ok=True)
     config = {
@@ -43,13 +42,29 @@ def save_bundle(
         "preprocess": backbone.preprocess.to_dict(),
         "origin": origin,
     }
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.net.state_dict().items()}
-    # Tied weights share memory, which safetensors refuses to write twice.
-    state = {name: tensor.clone() for name, tensor in state.items()}
-    save_file(state, folder / f".{WEIGHTS}")
-    (folder / f".{CONFIG}").write_text(json.dumps(config, indent=2) + "\n")
-    (folder / f".{WEIGHTS}").replace(folder / WEIGHTS)
-    (folder / f".{CONFIG}").replace(folder / CONFIG)
+    save_weights(backbone.net, folder / WEIGHTS)
+    write_atomically(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+
+
+def save_weights(net: nn.Module, file: Path) -> None:
+    """Write a network's state dict as safetensors: the whole file, or the one before stays.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    # A clone each: tied weights share memory, which safetensors refuses to write twice.
+    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in net.state_dict().items()}
+    temporary = file.with_name(f".{file.name}.tmp")
+    try:
+        save_file(state, temporary)
+        temporary.replace(file)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot save {file}: {error}. What was saved there before is intact") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_backbone(run_or_bundle: str | Path, net: nn.Module | None = None) -> Backbone:

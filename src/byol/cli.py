@@ -30,7 +30,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except UserError as error:
         if "--debug" in words:
             raise
-        print(f"byol: error: {error}", file=sys.stderr)
+        # One line, also where the message quotes a library's.
+        print("byol: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     except BrokenPipeError:
         return 141

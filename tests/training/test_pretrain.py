@@ -173,7 +173,10 @@ def test_weights_to_start_from(run: Run, tiny: dict[str, Any], tmp_path: Path) -
     weights = run.path / "model" / "model.safetensors"
     settings = {**tiny, "epochs": "1st", "base_lr": 0.0, "backbone_weights": str(weights)}
     again = byol.pretrain("digits", out=str(tmp_path / "run"), **settings)
-    parameters, expected = again.backbone().net.named_parameters(), dict(run.backbone().net.named_parameters())
+    parameters, expected = (
+        again.backbone().net.named_parameters(),
+        dict(run.backbone().net.named_parameters()),
+    )
     for name, parameter in parameters:
         assert torch.equal(parameter, expected[name])
 

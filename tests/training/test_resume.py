@@ -21,7 +21,9 @@ SETTINGS += ["--log-every", "2st", "--checkpoint-every", "3st", "--knn-every", "
 
 def start(out: Path, *more: str) -> subprocess.Popen[str]:
     words = [sys.executable, "-m", "byol", "pretrain", *SETTINGS, "--out", str(out), *more]
-    return subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=slow_steps())
+    return subprocess.Popen(
+        words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=slow_steps()
+    )
 
 
 def slow_steps() -> dict[str, str]:

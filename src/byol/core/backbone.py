@@ -207,7 +207,10 @@ def build_backbone(
     if stem in ("small", "strided"):
         _make_stem_small(net, stride=1 if stem == "small" else 2)
     architecture = {"name": name, "image_size": image_size, "channels": channels, "stem": stem}
-    return Backbone(net, image_size, channels=channels), architecture
+    try:
+        return Backbone(net, image_size, channels=channels), architecture
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
 
 
 def _timm(name: str, image_size: int, channels: int) -> nn.Module:

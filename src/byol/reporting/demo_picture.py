@@ -30,7 +30,7 @@ def draw_demo(file: Path, metrics: list[dict[str, Any]], features: Features, ima
 
     figure = Figure(figsize=(15, 10), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[1, 1])
+    top, bottom = figure.subfigures(2, 1, squeeze=False)[:, 0]
     curves, plane = top.subplots(1, 2)
     _draw_curves(curves, metrics)
     _draw_plane(plane, features)

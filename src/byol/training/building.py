@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
-from byol.bundle import load_exactly, read_weights
+from byol.bundle import load_exactly, read_weights, save_weights
 from byol.config import PretrainConfig
 from byol.core.backbone import build_backbone
 from byol.core.learner import BYOL
@@ -71,8 +70,7 @@ def first_batch(config: PretrainConfig, data: PreparedData, plan: BatchPlan) -> 
 def save_initial_weights(run: RunDirectory, module: Pretraining) -> None:
     """Keep the weights of step 0: the random-init baseline is evaluated on them."""
     run.checkpoints.mkdir(parents=True, exist_ok=True)
-    state = module.learner.backbone.net.state_dict()
-    save_file({name: tensor.clone().contiguous() for name, tensor in state.items()}, run.initial_weights)
+    save_weights(module.learner.backbone.net, run.initial_weights)
 
 
 def _named_backbone(config: PretrainConfig) -> tuple[nn.Module, dict[str, Any]]:

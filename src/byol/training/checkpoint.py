@@ -76,7 +76,7 @@ def load(file: Path) -> dict[str, Any]:
     try:
         checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"{file} is not a checkpoint that can be read: {error}") from error
+        raise UserError(f"{file} is damaged, or no checkpoint: it cannot be read") from error
     if checkpoint.get("format") != _FORMAT:
         raise UserError(f"{file} was written by another version (format {checkpoint.get('format')})")
     return checkpoint

@@ -10,14 +10,14 @@ class Progress:
 
     Args:
         total_steps: of the run.
-        stream: where to write; on a terminal the line is rewritten in place.
+        stream: where to write (standard error by default); on a terminal the line is rewritten in place.
         plain_lines: at most about this many lines in a whole run where it is no terminal.
     """
 
-    def __init__(self, total_steps: int, stream: TextIO = sys.stderr, plain_lines: int = 20) -> None:
+    def __init__(self, total_steps: int, stream: TextIO | None = None, plain_lines: int = 20) -> None:
         self.total_steps = total_steps
-        self.stream = stream
-        self.on_terminal = stream.isatty()
+        self.stream = stream or sys.stderr
+        self.on_terminal = self.stream.isatty()
         self.every = max(1, total_steps // plain_lines)
         self.next_line = 0
         self.knn: float | None = None

@@ -177,10 +177,10 @@ def _train(
     step_end.starts.append(stop.install)
     if state is not None:
         step_end.starts.append(lambda: checkpoint.restore(module, trainer.optimizers[0], state))
-    begin(module)
     start = 0 if state is None else state["step"]
     os.environ[_RUN_PATH_VARIABLE] = str(run.path)
     try:
+        begin(module)
         trainer.fit(module, batches(config, data, plan, start, durations.total))
     except UserError as error:
         _remove_if_unsaved(run, error)

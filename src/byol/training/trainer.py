@@ -51,7 +51,7 @@ def process_rank() -> int:
     """Return this process's number among all of the run, before Lightning has joined them."""
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-    return int(rank_zero_only.rank)
+    return int(getattr(rank_zero_only, "rank", 0))
 
 
 def _devices(config: PretrainConfig, on_gpu: bool) -> int:

@@ -1,0 +1,245 @@
+"""Errors for people: one line that says what is wrong and what to do, status 2, nothing left behind."""
+
+import errno
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import byol
+from byol.cli import main
+from byol.core.learner import BYOL
+from byol.errors import UserError
+from byol.rundir import RunDirectory
+from byol.training import checkpoint
+from byol.training.errors import NonFiniteError
+
+SMALL = ["--backbone", "resnet8_16", "--projection-size", "16", "--projection-hidden-size", "32"]
+SMALL += ["--batch-size", "64", "--epochs", "6st", "--optimizer", "adamw", "--checkpoint-every", "2st"]
+SMALL += ["--log-every", "1st", "--knn-every", "0"]
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run every test in a folder of its own, in which whatever is left behind shows."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command that must fail; return its one line."""
+    before = sorted(Path.cwd().rglob("*"))
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    errors = [line for line in lines if line.startswith("byol: error: ")]
+    assert len(errors) == 1 and lines[-1] == errors[0], captured.err
+    assert "Traceback" not in captured.err
+    assert sorted(Path.cwd().rglob("*")) == before
+    return errors[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["pretrian"], ["unknown command 'pretrian'", "Did you mean 'pretrain'?"]),
+        (["pretrain", "--batchsize", "3"], ["unknown flag --batchsize", "Did you mean '--batch-size'?"]),
+        (["pretrain", "--batch", "3"], ["unknown flag --batch"]),
+        (["pretrain", "--batch-size", "many"], ["--batch-size cannot be 'many'", "a whole number"]),
+        (["pretrain", "--batch-size"], ["--batch-size needs a value"]),
+        (["pretrain", "--seed", "1", "--seed", "2"], ["--seed is given twice"]),
+        (["pretrain", "somewhere"], ["'somewhere' belongs to no flag"]),
+        (["pretrain", "--method", "simsam"], ["--method cannot be 'simsam'", "Did you mean 'simsiam'?"]),
+        (["pretrain", "--tau", "2"], ["tau is 2.0", "between 0 and 1"]),
+        (["pretrain", "--epochs", "ten"], ["epochs is 'ten'", "500st"]),
+        (["pretrain", "--epochs", "5%"], ["cannot be a share of itself"]),
+        (["pretrain", "--recipe", "cifar10cpu"], ["unknown recipe", "Did you mean 'cifar10-cpu'?"]),
+        (["pretrain", "--config", "no.yaml"], ["--config no.yaml", "no such file"]),
+        (["pretrain", "--resume", "nowhere"], ["'nowhere' is not a run directory", "no such folder"]),
+        (["pretrain", "--data", "folder:nowhere"], ["nowhere"]),
+        (["pretrain", "--data", "digit"], ["digit", "Did you mean 'digits'?"]),
+        (["pretrain", "--backbone", "resnet81"], ["unknown backbone 'resnet81'", "Did you mean"]),
+        (["pretrain", "--batch-size", "2000"], ["batch size 2000 is larger than the data: 1167 images"]),
+        (["pretrain", "--batch-size", "1"], ["a batch of one image"]),
+        (["pretrain", "--batch-size", "6", "--accumulate", "4"], ["does not divide", "multiple of 4"]),
+        (["pretrain", "--holdout", "5000"], ["5000", "1297"]),
+        (["pretrain", "--channels", "5"], ["channels"]),
+        (["pretrain", "--warmup", "200", "--epochs", "100"], ["warm-up", "--warmup"]),
+        (["pretrain", "--backbone-weights", "no.pt"], ["no file with weights at no.pt"]),
+        (["evaluate"], ["the run or bundle is missing", "byol evaluate RUN"]),
+        (["evaluate", "nowhere"], ["nowhere"]),
+        (["embed", "nowhere"], ["--out is missing"]),
+        (["recipes", "nothing"], ["unknown recipe 'nothing'", "cifar10-cpu"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and value[0] in {"pretrain"} else None,
+)
+def test_words_and_status(words: list[str], expected: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(words, capsys)
+    for part in expected:
+        assert part in line
+
+
+def test_image_size_that_a_backbone_cannot_take(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refused(["pretrain", "--backbone", "vit_tiny_patch16_224", "--image-size", "8"], capsys)
+    assert "vit_tiny_patch16_224" in line and "8" in line
+
+
+def test_unknown_key_in_config(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("my.yaml").write_text("batch_sise: 3\n")
+    line = refused(["pretrain", "--config", "my.yaml"], capsys)
+    assert "unknown setting 'batch_sise' in my.yaml. Did you mean 'batch_size'?" in line
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "batch_size: [", "seed: x"])
+def test_config_that_is_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("my.yaml").write_text(text)
+    assert "my.yaml" in (line := refused(["pretrain", "--config", "my.yaml"], capsys)) or "--seed" in line
+
+
+def test_folder_without_images(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("empty").mkdir()
+    assert "empty" in refused(["pretrain", "--data", "empty"], capsys)
+
+
+def test_unreadable_image_is_named(photographs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = broken_copy(photographs)
+    line = refused(streaming(["pretrain", "--data", str(folder), "--image-size", "32", *SMALL]), capsys)
+    assert "cats/01.png" in line and "--on-error skip" in line
+
+
+def test_unreadable_images_are_skipped_and_reported(
+    photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = broken_copy(photographs)
+    words = streaming(["pretrain", "--data", str(folder), "--image-size", "32", *SMALL])
+    assert main([*words, "--on-error", "skip", "--out", "run"]) == 0
+    assert "cats/01.png" in capsys.readouterr().err
+
+
+def broken_copy(photographs: Path) -> Path:
+    """Copy the pictures and cut one of them short."""
+    folder = Path("pictures")
+    shutil.copytree(photographs, folder)
+    picture = folder / "cats" / "01.png"
+    picture.write_bytes(picture.read_bytes()[:60])
+    return folder
+
+
+def streaming(words: list[str]) -> list[str]:
+    """Make a batch of every picture: the first step reads them all, in a worker."""
+    words = list(words)
+    words[words.index("--batch-size") + 1] = "20"
+    return [*words, "--holdout", "0", "--num-workers", "1"]
+
+
+def test_existing_directory_is_never_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("run").mkdir()
+    Path("run/thesis.txt").write_text("precious")
+    line = refused(["pretrain", "--out", "run", *SMALL], capsys)
+    assert "'run' exists" in line and "--resume run" in line
+    assert Path("run/thesis.txt").read_text() == "precious"
+
+
+def test_resume_without_checkpoint_and_with_other_settings(
+    tiny: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    byol.pretrain("digits", out="run", **{**tiny, "epochs": "1st"})
+    line = refused(["pretrain", "--resume", "run", "--batch-size", "3"], capsys)
+    assert "--batch-size" in line and "--devices" in line
+    RunDirectory("run").last_checkpoint.write_bytes(b"not a checkpoint")
+    assert "last.ckpt is damaged, or no checkpoint" in refused(["pretrain", "--resume", "run"], capsys)
+    RunDirectory("run").last_checkpoint.unlink()
+    assert "no checkpoint to resume from" in refused(["pretrain", "--resume", "run"], capsys)
+
+
+def test_evaluation_of_data_without_labels(tiny: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    byol.pretrain("digits", out="run", **{**tiny, "epochs": "1st"})
+    Path("flat").mkdir()
+    for index in range(4):
+        Image.fromarray(np.full((8, 8), 60 * index, dtype=np.uint8)).save(f"flat/{index}.png")
+    line = refused(["evaluate", "run", "--data", "folder:flat"], capsys)
+    assert "label" in line
+
+
+def test_channel_counts_that_disagree(
+    tiny: dict[str, Any], photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = torch.randint(0, 256, (80, 5, 8, 8), dtype=torch.uint8)
+    byol.pretrain(images, out="run", **{**tiny, "epochs": "1st"})
+    line = refused(["evaluate", "run", "--data", f"folder:{photographs}"], capsys)
+    assert "channel" in line and "5" in line
+
+
+def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(
+    tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = BYOL.compare
+
+    def broken_later(self: BYOL, view1: torch.Tensor, view2: torch.Tensor) -> Any:
+        output = original(self, view1, view2)
+        bad = self.target is not None and int(self.target.step) >= 4
+        return (
+            output if not bad else type(output)(output.loss * float("nan"), output.projection, output.target)
+        )
+
+    monkeypatch.setattr(BYOL, "compare", broken_later)
+    with pytest.raises(NonFiniteError, match="last good checkpoint is kept"):
+        byol.pretrain("digits", out="run", **{**tiny, "checkpoint_every": "2st", "log_every": "5st"})
+    state = checkpoint.load(RunDirectory("run").last_checkpoint)
+    assert state["step"] == 4
+    assert all(value.isfinite().all() for value in state["learner"].values())
+
+
+def test_exploding_weights_are_not_saved(tiny: dict[str, Any]) -> None:
+    settings = {**tiny, "optimizer": "sgd", "base_lr": 1e30, "checkpoint_every": "1st", "log_every": "6st"}
+    with pytest.raises(NonFiniteError, match="Lower --base-lr"):
+        byol.pretrain("digits", out="run", **settings)
+    file = RunDirectory("run").last_checkpoint
+    if file.is_file():
+        assert all(value.isfinite().all() for value in checkpoint.load(file)["learner"].values())
+
+
+def test_disk_full_half_way_through_a_save(
+    tiny: dict[str, Any],
+) -> None:
+    """The third save runs into the end of the disk after a few bytes."""
+    original, saves = torch.save, []
+
+    def save(state: Any, stream: Any) -> None:
+        saves.append(state["step"])
+        if len(saves) == 3:
+            stream.write(b"half a checkpoint")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        original(state, stream)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "save", save)
+        with pytest.raises(UserError, match=r"cannot save .*No space left on device.* intact"):
+            byol.pretrain("digits", out="run", **{**tiny, "checkpoint_every": "1st"})
+    assert checkpoint.load(RunDirectory("run").last_checkpoint)["step"] == 2
+    assert [file.name for file in RunDirectory("run").checkpoints.iterdir() if file.suffix == ".tmp"] == []
+    byol.pretrain(resume="run")
+
+
+def test_file_size_limit_of_the_system(tmp_path: Path) -> None:
+    """The same with a limit that the system itself enforces, in a process of its own."""
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    words = [sys.executable, "-m", "byol", "pretrain", *SMALL, "--out", "run"]
+    done = subprocess.run(words, capture_output=True, text=True, preexec_fn=limit, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "byol: error: cannot save" in done.stderr and "Traceback" not in done.stderr
+    assert not Path("run").exists()
