@@ -15,7 +15,7 @@ from byol.data.images import Subset, resident
 from byol.evaluation.batches import decoded_batches
 from byol.evaluation.features import evaluating
 from byol.evaluation.linear import Batches, Training, batch_size_for, epoch_order
-from byol.evaluation.seeds import derived_generator
+from byol.randomness import CROPS, VIEWS, derived_generator
 from byol.types import ImageSet
 
 CROP_AND_FLIP = ViewSpec(crop=Crop(), flip=0.5)
@@ -79,7 +79,7 @@ def _resident_views(
     device: torch.device | str,
 ) -> Iterator[Tensor]:
     for step, rows in enumerate(order):
-        yield _view(images[rows].to(device), preprocess, derived_generator(*seeds, 1, step))
+        yield _view(images[rows].to(device), preprocess, derived_generator(seeds[0], VIEWS, seeds[1], step))
 
 
 def _decoded_views(
@@ -95,7 +95,7 @@ def _decoded_views(
 
 
 def _single_view(preprocess: Preprocess, seeds: tuple[int, int], index: int, image: Tensor) -> Tensor:
-    return _view(image[None], preprocess, derived_generator(*seeds, 2, index))[0]
+    return _view(image[None], preprocess, derived_generator(seeds[0], CROPS, seeds[1], index))[0]
 
 
 def _view(images: Tensor, preprocess: Preprocess, generator: torch.Generator) -> Tensor:

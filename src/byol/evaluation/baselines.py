@@ -14,7 +14,7 @@ from byol.core.backbone import Backbone
 from byol.errors import UserError
 from byol.evaluation.batches import preprocessed_batches
 from byol.evaluation.features import evaluating, pixel_preprocess, pixels
-from byol.evaluation.seeds import derived_generator
+from byol.randomness import derived_generator
 from byol.types import ImageSet
 
 LARGEST_PIXEL_SIDE = 32

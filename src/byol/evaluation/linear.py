@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from byol.evaluation.problem import Outcome, Problem, accuracy
-from byol.evaluation.seeds import derived_generator
+from byol.randomness import ORDER, derived_generator
 
 LEARNING_RATES = (30.0, 10.0, 3.0, 1.0, 0.4, 0.3, 0.2, 0.1, 0.05, 0.01)
 """Base rates per 256 images: the paper's five, and wider ones. Theirs suit a ResNet-50's features;
@@ -99,7 +99,7 @@ def clean_training(problem: Problem, seed: int, device: torch.device | str) -> T
 
 def epoch_order(count: int, seed: int, epoch: int) -> Sequence[Tensor]:
     """Return one epoch's batches of indices: every one of `count` once, in a derived order."""
-    order = torch.randperm(count, generator=derived_generator(seed, epoch))
+    order = torch.randperm(count, generator=derived_generator(seed, ORDER, epoch))
     return order.split(batch_size_for(count))
 
 

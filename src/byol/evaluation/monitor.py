@@ -9,7 +9,7 @@ from byol.data.images import Subset
 from byol.evaluation.features import extract
 from byol.evaluation.knn import TEMPERATURE, default_neighbours, knn_scores
 from byol.evaluation.problem import accuracy
-from byol.evaluation.seeds import derived_generator
+from byol.randomness import derived_generator
 from byol.types import ImageSet
 
 
