@@ -52,16 +52,16 @@ def save_weights(net: nn.Module, file: Path) -> None:
     Raises:
         UserError: the disk is full or not writable.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     # A clone each: tied weights share memory, which safetensors refuses to write twice.
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in net.state_dict().items()}
     temporary = file.with_name(f".{file.name}.tmp")
     try:
-        save_file(state, temporary)
+        # Not save_file: its files are readable by their owner only.
+        temporary.write_bytes(save(state))
         temporary.replace(file)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise UserError(f"cannot save {file}: {error}. What was saved there before is intact") from error
     finally:
         temporary.unlink(missing_ok=True)

@@ -81,13 +81,15 @@ def _pretrain(words: list[str]) -> int:
     settings = _layered(flags)
     from byol.training.errors import Interrupted
     from byol.training.run import pretrain
+    from byol.training.trainer import process_rank
 
     try:
         run = pretrain(**settings)
     except Interrupted as stopped:
         print(f"byol: {stopped}", file=sys.stderr)
         return stopped.exit_status
-    print(f"run directory: {run.path}\nnext: byol evaluate {run.path}")
+    if process_rank() == 0:
+        print(f"run directory: {run.path}\nnext: byol evaluate {run.path}")
     return 0
 
 

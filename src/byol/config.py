@@ -125,8 +125,8 @@ class EvaluateConfig:
     """auto, cpu, cuda or cuda:N."""
     num_workers: int = 0
     """Processes that decode images, for data that does not stay in memory."""
-    data_dir: str = "./datasets"
-    """Where downloads go."""
+    data_dir: str | None = None
+    """Where downloads go. Default: where the run's went, else ./datasets."""
     out: str | None = None
     """JSON file that gets the results of a bundle; a run keeps its own."""
     debug: bool = False
@@ -149,8 +149,8 @@ class EmbedConfig:
     """auto, cpu, cuda or cuda:N."""
     num_workers: int = 0
     """Processes that decode images, for data that does not stay in memory."""
-    data_dir: str = "./datasets"
-    """Where downloads go."""
+    data_dir: str | None = None
+    """Where downloads go. Default: where the run's went, else ./datasets."""
     debug: bool = False
     """Show the traceback of an error."""
 

@@ -35,7 +35,7 @@ def demo(out: str | None = None, seed: int = 0, **settings: Any) -> Run:
     path = Path(out) if out is not None else _free_path()
     print("Pretraining on 8x8 images of handwritten digits, without their labels.", flush=True)
     recipe = read_yaml(PretrainConfig, recipe_text(RECIPE), f"recipe {RECIPE}")
-    run = pretrain(**{**recipe, "seed": seed, **settings, "out": str(path)})
+    run = pretrain(**{**recipe, "seed": seed, "devices": 1, **settings, "out": str(path)})
     print("Evaluating on the 500 test images: 1, 5, 10 and all labels per class.", flush=True)
     print_table(evaluate(run.path, protocol="knn,logistic", labels="1,5,10,all", draws=5, baselines=True))
     picture = _draw(run)

@@ -34,6 +34,7 @@ class StepEnd(L.Callback):
         # Here and not earlier: Lightning has just installed its own signal handlers.
         for start in self.starts:
             start()
+        self.clock.loop_continues()
 
     def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, batch_index: int) -> None:
         self.clock.batch_starts()
