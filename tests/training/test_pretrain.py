@@ -188,3 +188,13 @@ def test_default_directories_are_numbered(
     settings = {**tiny, "epochs": "1st"}
     paths = [byol.pretrain("digits", **settings).path for _ in range(2)]
     assert [str(path) for path in paths] == ["runs/digits-byol-1", "runs/digits-byol-2"]
+
+
+def test_views_keep_their_precision_under_autocast() -> None:
+    """Lightning's bf16 runs the whole training step under autocast; pixels must not lose digits to it."""
+    images = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
+    plain = byol.views(images, 32, "imagenet", torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = byol.views(images, 32, "imagenet", torch.Generator().manual_seed(0))
+    for view, same in zip(plain, cast, strict=True):
+        assert torch.equal(view, same)

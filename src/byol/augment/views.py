@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache, partial
 from typing import Literal, overload
 
 import torch
@@ -70,16 +71,18 @@ def views(
     specs = preset_named(preset) if isinstance(preset, str) else preset
     count, channels, height, width = images.shape
     draws = [draw(spec, count, height, width, channels, generator) for spec in specs]
-    first, second = (
-        _view(images, spec, drawn.to(images.device), size, normalize)
-        for spec, drawn in zip(specs, draws, strict=True)
-    )
+    # Pixels keep their precision also where the network around them runs in bf16.
+    with torch.autocast(images.device.type, enabled=False):
+        first, second = (
+            _view(images, spec, drawn.to(images.device), size, normalize)
+            for spec, drawn in zip(specs, draws, strict=True)
+        )
     return (first, second) if return_geometry else (first.image, second.image)
 
 
 def _view(images: Tensor, spec: ViewSpec, drawn: Draw, size: int, normalize: Normalization) -> View:
     interpolation = spec.crop.interpolation if spec.crop else "bilinear"
-    image = normalized(apply(images, drawn, size, interpolation), normalize)
+    image = apply(images, drawn, size, interpolation, partial(normalized, normalize=normalize))
     return View(image, _source_box(drawn, images), drawn.geometric.flip)
 
 
@@ -88,8 +91,13 @@ def normalized(images: Tensor, normalize: Normalization) -> Tensor:
     if normalize is None:
         return images
     mean, std = normalization(images.shape[1]) if normalize == "imagenet" else normalize
-    shape = (1, -1, 1, 1)
-    return images.sub_(images.new_tensor(mean).view(shape)).div_(images.new_tensor(std).view(shape))
+    return images.sub_(_column(tuple(mean), images.device)).div_(_column(tuple(std), images.device))
+
+
+@lru_cache(maxsize=16)
+def _column(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """Return [1,C,1,1]; kept, because sending it to a GPU makes the host wait."""
+    return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
 
 
 def _source_box(drawn: Draw, images: Tensor) -> Tensor | None:
@@ -98,7 +106,7 @@ def _source_box(drawn: Draw, images: Tensor) -> Tensor | None:
     if drawn.geometric.affine is not None:
         return None
     if drawn.geometric.box is None:
-        return images.new_tensor([0, 0, 1, 1], dtype=torch.float32).expand(len(images), 4)
+        return torch.tensor([0.0, 0.0, 1.0, 1.0], device=images.device).expand(len(images), 4)
     return normalized_boxes(drawn.geometric.box, height, width)
 
 

@@ -48,10 +48,11 @@ class StreamedViews(nn.Module):
         crops = batch.images
         count, channels = len(crops), crops.shape[2]
         drawn = [draw_photometric(spec, count, channels, generator) for spec in self.specs]
-        first, second = (
-            normalized(photometric(crops[:, view].float().div_(255), draw.to(crops.device)), "imagenet")
-            for view, draw in enumerate(drawn)
-        )
+        with torch.autocast(crops.device.type, enabled=False):  # as `views` does
+            first, second = (
+                normalized(photometric(crops[:, view].float().div_(255), draw.to(crops.device)), "imagenet")
+                for view, draw in enumerate(drawn)
+            )
         return first, second
 
 

@@ -1,0 +1,87 @@
+"""Which images make which batch: every process, worker and start agrees on it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as transforms
+
+from byol.augment.draw import draw_geometric
+from byol.augment.presets import PRESETS
+from byol.data.batches import BatchPlan, ResidentBatches, cut, streamed_batches
+from byol.data.images import TensorImages
+from byol.data.source import open_source
+from byol.errors import UserError
+
+
+@pytest.mark.parametrize(("accumulate", "processes"), [(1, 1), (2, 1), (1, 3), (2, 3)])
+def test_processes_and_micro_batches_share_out_each_epoch(accumulate: int, processes: int) -> None:
+    plans = [BatchPlan(50, 12, accumulate, processes, rank, seed=3) for rank in range(processes)]
+    whole = BatchPlan(50, 12, seed=3)
+    assert whole.steps_per_epoch == 4
+    for step in range(8):
+        positions = range(step * accumulate, (step + 1) * accumulate)
+        parts = [plan.indices(position) for position in positions for plan in plans]
+        assert torch.equal(torch.cat(parts), whole.indices(step))
+    for epoch in range(2):
+        seen = torch.cat([whole.indices(epoch * 4 + step) for step in range(4)])
+        assert len(seen.unique()) == 48
+
+
+def test_epochs_and_seeds_differ() -> None:
+    plan, other = BatchPlan(100, 10, seed=0), BatchPlan(100, 10, seed=1)
+    assert not torch.equal(plan.indices(0), plan.indices(10))
+    assert not torch.equal(plan.indices(0), other.indices(0))
+    assert plan.epoch_of(9) == 0 and plan.epoch_of(10) == 1
+
+
+def test_batches_can_start_anywhere() -> None:
+    plan = BatchPlan(20, 5)
+    batches, late = list(ResidentBatches(plan, 0, 9)), list(ResidentBatches(plan, 6, 9))
+    assert [batch.position for batch in batches] == list(range(9)) and len(ResidentBatches(plan, 6, 9)) == 3
+    for batch, same in zip(batches[6:], late, strict=True):
+        assert batch.position == same.position and torch.equal(batch.images, same.images)
+
+
+def test_errors_tell_what_to_do() -> None:
+    with pytest.raises(UserError, match="batch size 11 is larger than the data: 10 images"):
+        BatchPlan(10, 11)
+    with pytest.raises(UserError, match="multiple of 6"):
+        BatchPlan(100, 10, accumulate=2, processes=3)
+    with pytest.raises(UserError, match="at least 6"):
+        BatchPlan(100, 3, processes=3)
+
+
+def test_workers_cut_the_same_crops(photographs: Path) -> None:
+    images = open_source(f"folder:{photographs}").train
+    plan = BatchPlan(len(images), 6)
+    loaders = [
+        streamed_batches(images, plan, PRESETS["imagenet"], 32, 2, 6, num_workers=workers)
+        for workers in (0, 2)
+    ]
+    for batch, same in zip(*loaders, strict=True):
+        assert batch.position == same.position and batch.images.shape == (6, 2, 3, 32, 32)
+        assert batch.images.dtype == torch.uint8 and torch.equal(batch.images, same.images)
+
+
+def test_two_crops_of_an_image_and_two_epochs_differ() -> None:
+    images = TensorImages(torch.randint(0, 256, (4, 3, 40, 40), dtype=torch.uint8))
+    loader = streamed_batches(images, BatchPlan(4, 4), PRESETS["imagenet"], 32, 0, 2, num_workers=0)
+    first, second = loader
+    assert not torch.equal(first.images[:, 0], first.images[:, 1])
+    order, later = BatchPlan(4, 4).indices(0).tolist(), BatchPlan(4, 4).indices(1).tolist()
+    assert not torch.equal(first.images[order.index(0)], second.images[later.index(0)])
+
+
+def test_cut_equals_torchvision() -> None:
+    image = torch.randint(0, 256, (3, 50, 61), dtype=torch.uint8)
+    spec = PRESETS["imagenet"][0]
+    for seed in range(20):
+        drawn = draw_geometric(spec, 1, 50, 61, torch.Generator().manual_seed(seed))
+        assert drawn.box is not None
+        top, left, height, width = drawn.box[0].tolist()
+        bicubic = transforms.InterpolationMode.BICUBIC
+        expected = transforms.resized_crop(image, top, left, height, width, [32, 32], bicubic, antialias=True)
+        if drawn.flip[0]:
+            expected = transforms.horizontal_flip(expected)
+        assert torch.equal(cut(image, drawn, spec, 32), expected)

@@ -1,0 +1,39 @@
+"""Every fenced command of the README runs as it stands there, except make."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def fenced() -> list[tuple[str, str]]:
+    """Return the language and the text of each fenced block."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", README.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def words_of(language: str, block: str) -> list[list[str]]:
+    """Return the commands of a block, each as the words to start."""
+    if language == "python":
+        return [[sys.executable, "-c", block]]
+    lines = [line for line in block.splitlines() if line and not line.startswith("make ")]
+    assert all(line.startswith("byol ") for line in lines), block
+    return [[sys.executable, "-m", *line.split()] for line in lines]
+
+
+def test_the_readme_has_what_it_promises() -> None:
+    commands = [words for language, block in fenced() for words in words_of(language, block)]
+    assert len(commands) >= 6
+
+
+@pytest.mark.slow
+def test_fenced_commands_run(photographs: Path, tmp_path: Path) -> None:
+    shutil.copytree(photographs, tmp_path / "my_images")
+    for language, block in fenced():
+        for words in words_of(language, block):
+            done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, (words, done.stderr)

@@ -1,0 +1,124 @@
+"""The alarm, the progress line, and the numbers that answer "is it working?"."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import byol
+from byol.core.learner import BYOL
+from byol.training import building
+from byol.training.callbacks import Clock
+from byol.training.progress import Progress
+from byol.training.watch import Watch
+from byol.types import StepOutput
+
+
+class WithoutPredictor(BYOL):
+    """BYOL without its predictor collapses (paper, table 5b)."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.predictor = nn.Identity()  # type: ignore[assignment]
+
+
+LONGER = {
+    "batch_size": 128,
+    "epochs": "10",
+    "log_every": "5st",
+    "knn_every": "0",
+    "base_lr": 4e-3,
+    "tau": 0.99,
+    "projection_size": 64,
+    "projection_hidden_size": 256,
+}
+
+
+def test_alarm_fires_without_predictor_and_names_cause_and_remedy(
+    tiny: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(building, "BYOL", WithoutPredictor)
+    run = byol.pretrain("digits", out=str(tmp_path / "run"), **{**tiny, **LONGER})
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning:")]
+    assert len(lines) == 1
+    assert "collapsed" in lines[0] and "--base-lr" in lines[0] and "predictor" in lines[0]
+    assert any(record.get("collapsed") for record in run.metrics())
+
+
+def test_alarm_stays_silent_on_a_healthy_run(
+    tiny: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = byol.pretrain("digits", out=str(tmp_path / "run"), **{**tiny, **LONGER})
+    assert "warning" not in capsys.readouterr().err
+    assert min(record["std"] for record in run.metrics()) > 0.4
+
+
+def test_unlabelled_data_are_watched_by_spread_and_rank_only(tiny: dict[str, Any], tmp_path: Path) -> None:
+    images = torch.randint(0, 256, (100, 1, 8, 8), dtype=torch.uint8)
+    run = byol.pretrain(images, out=str(tmp_path / "run"), **tiny)
+    assert not any("knn" in record for record in run.metrics())
+    assert all({"std", "rank", "cosine"} <= record.keys() for record in run.metrics())
+
+
+def test_watch_averages_the_loss_since_the_last_summary() -> None:
+    watch = Watch()
+    projections = torch.randn(8, 4)
+    for loss in (1.0, 2.0, 6.0):
+        watch.see(StepOutput(torch.tensor(loss), projections, projections))
+    assert watch.summary()["loss"] == pytest.approx(3.0)
+    watch.see(StepOutput(torch.tensor(5.0), projections, projections))
+    summary = watch.summary()
+    assert summary["loss"] == pytest.approx(5.0) and summary["cosine"] == pytest.approx(1.0)
+    assert not watch.nonfinite
+    watch.see(StepOutput(torch.tensor(float("inf")), projections, projections))
+    assert watch.nonfinite
+
+
+def record(step: int) -> dict[str, Any]:
+    return {"step": step, "epoch": 1.0, "loss": 2.5, "images_per_second": 1234.4, "data_wait": 0.037}
+
+
+def test_plain_lines_where_the_output_is_no_terminal() -> None:
+    stream = io.StringIO()
+    progress = Progress(100, stream, plain_lines=4)
+    progress.show({"step": 1, "epoch": 0.1, "knn": 0.5})
+    for step in range(1, 101):
+        progress.show(record(step))
+    lines = stream.getvalue().splitlines()
+    assert 4 <= len(lines) <= 6 and "\r" not in stream.getvalue()
+    first = "step 1/100  epoch 1.0  loss 2.500  kNN 50.0%  1234 images/s  waiting for data 4%"
+    assert lines[0].startswith(first)
+    assert lines[-1].endswith("done")
+
+
+def test_one_line_on_a_terminal() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    progress = Progress(100, stream)
+    for step in range(1, 101):
+        progress.show(record(step))
+    progress.close()
+    assert stream.getvalue().count("\n") == 1 and stream.getvalue().count("\r") == 100
+
+
+def test_clock_tells_waiting_from_working(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.perf_counter", lambda: now)
+    clock = Clock()
+    for _ in range(2):
+        now += 1.0  # waiting for a batch
+        clock.batch_starts()
+        now += 3.0  # a step on 8 images
+        clock.batch_ends(8)
+        now += 100.0  # measuring and saving count as neither
+        clock.loop_continues()
+    assert clock.read() == {"images_per_second": 2.0, "data_wait": 0.25}
