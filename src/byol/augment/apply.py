@@ -1,4 +1,7 @@
-"""Apply: turn a batch of images and drawn parameters into views. Nothing random happens here."""
+"""Apply: turn a batch of images and drawn parameters into views. Nothing random happens here.
+
+On a CPU a batch passes through in chunks: all operations happen to a chunk while it is in the cache.
+"""
 
 from collections.abc import Callable
 
@@ -10,11 +13,20 @@ from byol.augment.blur import gaussian_blur
 from byol.augment.draw import NONE, Draw, GeometricDraw, PhotometricDraw
 from byol.augment.resample import affine, crop, resize
 
-# On a CPU a chunk passes through all operations while it is in the second-level cache.
 _CHUNK_BYTES = 2**20
 
 
-def apply(images: Tensor, draw: Draw, size: int, interpolation: str = "bicubic") -> Tensor:
+def _unchanged(views: Tensor) -> Tensor:
+    return views
+
+
+def apply(
+    images: Tensor,
+    draw: Draw,
+    size: int,
+    interpolation: str = "bicubic",
+    finish: Callable[[Tensor], Tensor] = _unchanged,
+) -> Tensor:
     """Make one view of each image.
 
     Args:
@@ -22,32 +34,50 @@ def apply(images: Tensor, draw: Draw, size: int, interpolation: str = "bicubic")
         draw: parameters of B images, on the device of `images`.
         size: side S of the views.
         interpolation: of the crop, "bicubic" or "bilinear".
+        finish: what happens to the finished views [B,C,S,S] in the end, such as normalising.
 
     Returns:
-        [B,C,S,S] float32 in [0,1].
+        [B,C,S,S] float32 in [0,1], or what `finish` makes of them.
     """
-    chunks = [
-        photometric(
-            geometric(images[rows], draw.geometric[rows], size, interpolation), draw.photometric[rows]
-        )
-        for rows in _chunks(images, size)
-    ]
-    return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
+
+    def view(images: Tensor, draw: Draw) -> Tensor:
+        return finish(_colours(geometric(images, draw.geometric, size, interpolation), draw.photometric))
+
+    if images.device.type != "cpu":
+        return view(images, draw)
+    views = torch.empty(*images.shape[:2], size, size)
+    largest_side = max(size * size, images.shape[-2] * images.shape[-1])
+    for rows in _chunks(draw.photometric, len(images), 4 * images.shape[1] * largest_side):
+        views.index_copy_(0, rows, view(images.index_select(0, rows), draw[rows]))
+    return views
 
 
 def geometric(images: Tensor, draw: GeometricDraw, size: int, interpolation: str) -> Tensor:
     """Crop or warp to [B,C,S,S] float32 in [0,1], and mirror."""
     floats = images.float().mul_(1 / 255) if images.dtype == torch.uint8 else images.float()
     if draw.box is not None:
-        cropped = crop(floats, draw.box, draw.flip, size, interpolation)
-        return cropped.clamp_(0.0, 1.0) if interpolation == "bicubic" else cropped
-    if draw.affine is not None:
-        return affine(floats, draw.affine, draw.flip, size)
-    return resize(floats, draw.flip, size)
+        moved = crop(floats, draw.box, draw.flip, size, interpolation)
+    elif draw.affine is not None:
+        moved = affine(floats, draw.affine, draw.flip, size)
+    else:
+        moved = resize(floats, draw.flip, size)
+    return moved.clamp_(0.0, 1.0)  # bicubic overshoots, and float images may lie outside
 
 
 def photometric(images: Tensor, draw: PhotometricDraw) -> Tensor:
-    """Jitter, grey, blur, solarize, intensity: in that order, on [B,C,S,S] floats in [0,1]."""
+    """Jitter, grey, blur, solarize, intensity: in that order, on [B,C,S,S] floats in [0,1].
+
+    On a CPU `images` is overwritten.
+    """
+    if images.device.type != "cpu":
+        return _colours(images, draw)
+    for rows in _chunks(draw, len(images), images[:1].nbytes):
+        run = _run(rows)
+        images[run] = _colours(images[run], draw[run])
+    return images
+
+
+def _colours(images: Tensor, draw: PhotometricDraw) -> Tensor:
     if draw.blend_kind is not None and draw.blend_factor is not None:
         for slot in range(6):
             if slot == 3 and draw.hue is not None:
@@ -55,7 +85,7 @@ def photometric(images: Tensor, draw: PhotometricDraw) -> Tensor:
             kind, factor = draw.blend_kind[:, slot], draw.blend_factor[:, slot]
             images = _where(kind != NONE, colour.blend, images, kind, factor)
     if draw.grey is not None:
-        images = _where(draw.grey, _to_grey, images, draw.grey)
+        images = _where(draw.grey, colour.to_grey, images, draw.grey)
     if draw.blur_sigma is not None:
         images = _where(draw.blur_sigma > 0, gaussian_blur, images, draw.blur_sigma)
     if draw.threshold is not None:
@@ -63,10 +93,6 @@ def photometric(images: Tensor, draw: PhotometricDraw) -> Tensor:
     if draw.gain is not None and draw.offset is not None:
         images = colour.intensity(images, draw.gain, draw.offset)
     return images
-
-
-def _to_grey(images: Tensor, grey: Tensor) -> Tensor:
-    return torch.where(grey.view(-1, 1, 1, 1), colour.to_grey(images), images)
 
 
 def _where(
@@ -79,20 +105,31 @@ def _where(
     """
     if images.device.type != "cpu":
         return operation(images, *parameters)
-    rows = concerned.nonzero().squeeze(1)
-    if len(rows) == len(images):
-        return operation(images, *parameters)
-    if len(rows) > 0:
-        changed = operation(images[rows], *(parameter[rows] for parameter in parameters))
-        images.index_copy_(0, rows, changed)
+    numbers = concerned.nonzero().squeeze(1)
+    if len(numbers) == 0:
+        return images
+    rows = _run(numbers)
+    images[rows] = operation(images[rows], *(parameter[rows] for parameter in parameters))
     return images
 
 
-def _chunks(images: Tensor, size: int) -> list[slice]:
-    """Split a batch on the CPU into cache-sized runs; on another device it stays whole."""
-    count = len(images)
-    if images.device.type != "cpu":
-        return [slice(0, count)]
-    largest_side = max(size * size, images.shape[-2] * images.shape[-1])
-    step = max(1, _CHUNK_BYTES // (4 * images.shape[1] * largest_side))
-    return [slice(start, min(start + step, count)) for start in range(0, max(count, 1), step)]
+def _run(rows: Tensor) -> slice | Tensor:
+    """Return different row numbers as a slice where they have no gaps: slicing copies nothing."""
+    first, last = (int(rows.min()), int(rows.max())) if len(rows) else (0, -1)
+    return slice(first, last + 1) if last - first + 1 == len(rows) else rows
+
+
+def _chunks(draw: PhotometricDraw, count: int, image_bytes: int) -> tuple[Tensor, ...]:
+    """Split the images' numbers [B] into cache-sized runs [b], those with jitter in one order together.
+
+    A chunk then passes whole, or in one piece, through a step of the jitter or past it.
+    """
+    rows = (
+        torch.arange(count) if draw.blend_kind is None else _jitter_code(draw.blend_kind).argsort(stable=True)
+    )
+    return rows.split(max(1, _CHUNK_BYTES // max(1, image_bytes)))
+
+
+def _jitter_code(blend_kind: Tensor) -> Tensor:
+    """Return a number [B] for the slots that an image's jitter fills: ascending, every slot is one run."""
+    return ((blend_kind != NONE) << torch.arange(6)).sum(dim=1)

@@ -1,9 +1,14 @@
-"""Gaussian blur with a sigma per image, as two banded matrix products."""
+"""Gaussian blur with a sigma per image, as products with a small banded matrix."""
 
 import functools
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+# Each block of output pixels is a product of its own input pixels (the block and a radius to either
+# side), which leaves out the zeros that fill most of the whole side's matrix.
+_BLOCK = 16
 
 
 def kernel_radius(size: int) -> int:
@@ -15,17 +20,21 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     """Blur each image by its own sigma, with reflected borders: torchvision's `gaussian_blur`.
 
     Args:
-        images: [B,C,S,S].
+        images: [B,C,S,S], S at least 2.
         sigma: [B] in pixels; 0 leaves an image as it is.
     """
-    size = images.shape[-1]
-    taps = _taps(sigma, kernel_radius(size))
-    indices = _tap_indices(size, kernel_radius(size)).to(images.device)
-    matrix = sum(taps[:, index] for index in indices)  # [B,S,S]
-    assert isinstance(matrix, Tensor)
-    batch, channels = images.shape[:2]
-    across = images.reshape(batch, channels * size, size) @ matrix.transpose(1, 2)
-    return matrix[:, None] @ across.view(batch, channels, size, size)
+    batch, channels, size, _ = images.shape
+    radius = kernel_radius(size)
+    window, missing = _BLOCK + 2 * radius, -size % _BLOCK
+    band = _taps(sigma, radius)[:, _tap_indices(radius, sigma.device)]  # [B,window,block]
+    padded = F.pad(F.pad(images, (radius,) * 4, mode="reflect"), (0, missing, 0, missing))
+    side = padded.shape[3]
+    rows = padded.unfold(2, window, _BLOCK).transpose(3, 4)  # [B,C,blocks,window,side]
+    down = band.transpose(1, 2)[:, None, None] @ rows  # [B,C,blocks,block,side]
+    columns = down.view(batch, -1, side).unfold(2, window, _BLOCK).transpose(1, 2)
+    across = columns @ band[:, None]  # [B,blocks,C*(S+missing),block]
+    blurred = across.transpose(1, 2).reshape(batch, channels, size + missing, size + missing)
+    return blurred[:, :, :size, :size]
 
 
 def _taps(sigma: Tensor, radius: int) -> Tensor:
@@ -34,16 +43,12 @@ def _taps(sigma: Tensor, radius: int) -> Tensor:
     # At the smallest sigma every tap but the middle one underflows to 0: the identity.
     taps = torch.exp(-0.5 * (offset / sigma.clamp(min=1e-3)[:, None]) ** 2)
     taps = taps / taps.sum(dim=1, keepdim=True)
-    return torch.nn.functional.pad(taps, (0, 1))
+    return F.pad(taps, (0, 1))
 
 
 @functools.lru_cache(maxsize=16)
-def _tap_indices(size: int, radius: int) -> Tensor:
-    """Return [3,S,S]: which tap pixel j lends to output i - itself, and as its own two reflections."""
-    output, pixel = torch.arange(size)[:, None], torch.arange(size)[None, :]
-    last = size - 1
-    offsets = torch.stack([pixel - output, -pixel - output, 2 * last - pixel - output])
-    present = offsets.abs() <= radius
-    present[1, :, 0] = False  # the border pixels are the mirrors: they have no reflection
-    present[2, :, last] = False
-    return torch.where(present, offsets + radius, 2 * radius + 1)
+def _tap_indices(radius: int, device: torch.device) -> Tensor:
+    """Return [window,block]: the tap from an input pixel of a window to an output pixel of its block."""
+    window = torch.arange(_BLOCK + 2 * radius, device=device)
+    tap = window[:, None] - window[None, :_BLOCK]
+    return torch.where((tap >= 0) & (tap <= 2 * radius), tap, 2 * radius + 1)

@@ -202,7 +202,9 @@ def _jitter(
     hue_position = position[:, _HUE, None]
     slot = torch.where(position < hue_position, position, position - hue_position + 2)
     slot[:, _HUE] = 6  # a seventh column takes what is not a blend, and is cut off
-    kinds = torch.arange(4, device=slot.device).expand(count, 4) * applied[:, None]
+    kinds = torch.arange(4, device=slot.device) * applied[:, None]
+    if channels != 3:
+        kinds[:, SATURATION] = NONE
     blend_kind = torch.zeros(count, 7, dtype=torch.int64, device=slot.device).scatter_(1, slot, kinds)
     blend_factor = torch.ones(count, 7, device=slot.device).scatter_(1, slot, factor)[:, :6]
     blend_kind = blend_kind[:, :6]

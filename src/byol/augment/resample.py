@@ -24,9 +24,10 @@ def crop(images: Tensor, box: Tensor, flip: Tensor, size: int, interpolation: st
     """
     height, width = images.shape[-2:]
     top, left, box_height, box_width = box.unbind(1)
-    rows = _filter_weights(top, box_height, height, size, interpolation)  # [B,S,H]
-    columns = _filter_weights(left, box_width, width, size, interpolation)  # [B,S,W]
-    columns = torch.where(flip[:, None, None], columns.flip(1), columns)
+    place = torch.arange(size, device=box.device) + 0.5  # [S]
+    mirrored = torch.where(flip[:, None], size - place, place)  # [B,S]
+    rows = _filter_weights(top, box_height, height, place[None], interpolation)  # [B,S,H]
+    columns = _filter_weights(left, box_width, width, mirrored, interpolation)  # [B,S,W]
     batch, channels = images.shape[:2]
     wide = images.reshape(batch, channels * height, width) @ columns.transpose(1, 2)  # [B,C*H,S]
     return rows[:, None] @ wide.view(batch, channels, height, size)  # [B,C,S,S]
@@ -55,20 +56,27 @@ def resize(images: Tensor, flip: Tensor, size: int) -> Tensor:
     return torch.where(flip[:, None, None, None], images.flip(3), images)
 
 
-def _filter_weights(start: Tensor, length: Tensor, source: int, size: int, interpolation: str) -> Tensor:
-    """Return the weights [B,S,source] that resize pixels start..start+length-1 to `size` pixels.
+def _filter_weights(start: Tensor, length: Tensor, source: int, place: Tensor, interpolation: str) -> Tensor:
+    """Return the weights [B,S,source] that resize pixels start..start+length-1 to the S at `place`.
 
     The filter is stretched by the scale when shrinking (that is the antialiasing) and cut off at
     the box, as torch.nn.functional.interpolate(antialias=True) on the cut-out box does.
+
+    Args:
+        start: [B] first pixel of the box; `length` [B] its number of pixels.
+        source: number of pixels that the image has.
+        place: [B,S] or [1,S] centres of the output pixels, in output pixels.
+        interpolation: "bilinear" or "bicubic".
     """
-    device = start.device
-    scale = (length / size).view(-1, 1, 1)  # [B,1,1] source pixels an output pixel
-    centre = (torch.arange(size, device=device) + 0.5).view(1, -1, 1) * scale  # [B,S,1] in the box
-    pixel = torch.arange(source, device=device).view(1, 1, -1) - start.view(-1, 1, 1)  # [B,1,source]
-    distance = (pixel + 0.5 - centre) / scale.clamp(min=1.0)  # [B,S,source]
-    weights = _FILTERS[interpolation](distance)
-    weights *= (pixel >= 0) & (pixel < length.view(-1, 1, 1))
-    return weights / weights.sum(dim=2, keepdim=True)
+    length = length[:, None]
+    scale = length / place.shape[1]  # [B,1] source pixels an output pixel
+    pixel = torch.arange(source, device=start.device) - start[:, None]  # [B,source] in the box
+    inside = ((pixel >= 0) & (pixel < length)).float()
+    stretch = scale.clamp(min=1.0)
+    centre = place * scale / stretch  # [B,S]
+    distance = ((pixel + 0.5) / stretch)[:, None, :] - centre[:, :, None]  # [B,S,source]
+    weights = _FILTERS[interpolation](distance).mul_(inside[:, None, :])
+    return weights.div_(weights.sum(dim=2, keepdim=True))
 
 
 def _triangle(distance: Tensor) -> Tensor:
@@ -78,9 +86,10 @@ def _triangle(distance: Tensor) -> Tensor:
 def _cubic(distance: Tensor) -> Tensor:
     """Keys' cubic with a = -0.5, which torch and Pillow use when antialiasing."""
     x = distance.abs_()
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+    inner, outer = x.clamp(max=1.0), x.clamp(1.0, 2.0)  # each polynomial is 0 at the ends of its range
+    near = (1.5 * inner - 2.5).mul_(inner).mul_(inner).add_(1.0)
+    far = (-0.5 * outer + 2.5).mul_(outer).sub_(4.0).mul_(outer).add_(2.0)
+    return near.add_(far)
 
 
 _FILTERS = {"bilinear": _triangle, "bicubic": _cubic}
