@@ -173,9 +173,11 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
 
 
 def _as_text(value: Any, annotation: Any) -> Any:
-    """Turn a number into text where text is wanted: epochs: 100 is as good as epochs: "100"."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return str(value) if is_number and str in _choices(annotation) else value
+    """Turn what YAML took for something else back into text: epochs: 100, compile: off."""
+    choices = _choices(annotation)
+    if isinstance(value, bool):
+        return {True: "on", False: "off"}[value] if "on" in choices else value
+    return str(value) if isinstance(value, (int, float)) and str in choices else value
 
 
 def _told(error: Exception, types: Mapping[str, Any], values: Mapping[str, Any]) -> UserError:

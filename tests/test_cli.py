@@ -1,0 +1,106 @@
+"""The command line: help, precedence, spelling, the order of words."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from byol import __version__
+from byol.cli import main
+from byol.config import EvaluateConfig, PretrainConfig
+from byol.errors import UserError
+from byol.rundir import RunDirectory
+from byol.settings import read_flags, read_yaml, settings_from
+
+COMMANDS = ("demo", "pretrain", "evaluate", "embed", "recipes")
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--help"], ["-h"]):
+        assert main(words) == 0
+        text = capsys.readouterr().out
+        assert all(f"\n  {command} " in text for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: byol {command}")
+    assert "_size" not in text and "<class" not in text
+
+
+def test_pretrain_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["pretrain", "--help"])
+    text = capsys.readouterr().out
+    for name in PretrainConfig.__dataclass_fields__:
+        assert "--" + name.replace("_", "-") in text
+    assert all(flag in text for flag in ("--recipe", "--config", "--resume"))
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"byol {__version__}\n"
+
+
+def test_recipes_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes"]) == 0
+    assert "cifar10-cpu" in capsys.readouterr().out
+    assert main(["recipes", "cifar10-200"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out)["backbone"] == "resnet18"
+
+
+@pytest.mark.parametrize(
+    "words", [["--batch-size", "64"], ["--batch_size", "64"], ["--batch-size=64"], ["--batch_size=64"]]
+)
+def test_hyphens_and_underscores(words: list[str]) -> None:
+    assert read_flags(PretrainConfig, words) == {"batch_size": "64"}
+
+
+def test_yes_or_no_flags_stand_alone_or_with_a_word() -> None:
+    assert read_flags(EvaluateConfig, ["--baselines", "run"]) == {"baselines": "true", "target": "run"}
+    words = ["run", "--baselines", "false", "--draws", "2"]
+    assert read_flags(EvaluateConfig, words) == {"target": "run", "baselines": "false", "draws": "2"}
+    assert settings_from(EvaluateConfig, {"target": "run", "baselines": "true"}).baselines is True
+
+
+def test_negative_numbers_are_values() -> None:
+    with pytest.raises(UserError, match="seed is -1, it must be at least 0"):
+        settings_from(PretrainConfig, read_flags(PretrainConfig, ["--seed", "-1"]))
+
+
+def test_yaml_numbers_are_read_by_the_settings_types() -> None:
+    text = "base_lr: 3e-4\nepochs: 100\nbackbone: resnet18\ndevices: 2\nholdout: 500\ncompile: off\n"
+    config = settings_from(PretrainConfig, read_yaml(PretrainConfig, text, "x.yaml"))
+    assert config.base_lr == 3e-4 and config.epochs == "100" and config.devices == "2"
+    assert config.holdout == 500 and config.compile == "off"
+
+
+def test_flags_beat_config_beats_recipe_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.yaml").write_text("epochs: 2st\nbatch-size: 32\nbackbone: resnet8_16\nknn_every: 0\n")
+    words = ["--batch-size", "16", "--config", "my.yaml", "--out", "run", "--recipe", "digits"]
+    assert main(["pretrain", *words]) == 0
+    config: dict[str, Any] = RunDirectory("run").config()
+    assert config["batch_size"] == 16  # the flag
+    assert config["backbone"] == "resnet8_16"  # the file
+    assert config["optimizer"] == "adamw" and config["projection_size"] == 128  # the recipe
+
+
+def test_evaluate_and_embed_from_the_command_line(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = [part for name, value in tiny.items() for part in ("--" + name, str(value))]
+    assert main(["pretrain", *flags, "--out", "run"]) == 0
+    assert "next: byol evaluate run" in capsys.readouterr().out
+    assert main(["evaluate", "run", "--labels", "1,all", "--draws", "2", "--baselines"]) == 0
+    table = capsys.readouterr().out
+    assert all(word in table for word in ("byol", "random-init", "pixels", "logistic", "knn"))
+    records = RunDirectory("run").results()
+    fields = {"protocol", "features", "labels", "draw", "metric", "value", "split", "seed", "epoch", "data"}
+    assert all(record.keys() == fields | {"seconds", "settings"} for record in records)
+    assert len(records) == 2 * 3 * (2 + 1) * 2  # protocols, features, draws and all, top1 and top5
+    assert main(["embed", "--out", "vectors.npy", "run", "--split", "test"]) == 0
+    assert Path("vectors.npy").is_file()
