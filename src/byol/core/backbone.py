@@ -1,13 +1,15 @@
 """Backbones: any module, or any timm name, as a map from images to vectors [B,D]."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from byol.augment.evaluation import Preprocess
-from byol.errors import UserError, closest
+from byol.errors import UserError, closest, unknown
 
 
 class Backbone(nn.Module):
@@ -56,34 +58,38 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return representations [B,D] of images [B,C,H,W]."""
-        if self._capture is None:
-            output = self.net(images)
-        else:
-            self._capture.active = True
-            self.net(images)
-            output = self._capture.take()
+        output = self.net(images) if self._capture is None else self._capture.during(self.net, images)
+        if not isinstance(output, Tensor):
+            raise UserError(self._unusable(output))
         return pooled(output, images, self.net)
 
     def _measure(self) -> tuple[int, list[str]]:
-        """Run one image of zeros in eval mode, so that no running statistic moves."""
-        parameters = {n: p for n, p in self.net.named_parameters() if p.requires_grad}
-        modes = {module: module.training for module in self.modules()}
+        """Run images of zeros in eval mode, so that no running statistic moves."""
         like = next(self.net.parameters(), torch.zeros(()))
         shape = (2, self.channels, self.image_size, self.image_size)
         try:
-            with torch.enable_grad():
-                output = self.eval()(torch.zeros(shape, device=like.device, dtype=like.dtype))
+            with _undisturbed(self.net) as parameters, torch.enable_grad():
+                output = self(torch.zeros(shape, device=like.device, dtype=like.dtype))
                 gradients = _gradients(output, list(parameters.values()))
-        except (RuntimeError, AssertionError, ValueError) as error:
+        except UserError:
+            raise
+        except Exception as error:  # whatever a network says to images that do not suit it
             raise UserError(
                 f"the backbone cannot take {self.channels} x {self.image_size} x {self.image_size} images "
-                f"(image_size {self.image_size}, channels {self.channels}): {str(error).splitlines()[0]}"
+                f"(image_size {self.image_size}, channels {self.channels}): {_first_line(error)}"
             ) from error
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
         unreached = [name for name, grad in zip(parameters, gradients, strict=True) if grad is None]
         return output.shape[1], unreached
+
+    def _unusable(self, output: Any) -> str:
+        if self.hidden_layer is None:
+            return (
+                f"the network gives a {type(output).__name__}, not a tensor: choose a hidden layer that does"
+            )
+        layer = f"hidden layer {self.hidden_layer!r}"
+        if output is None:
+            return f"{layer} was not reached by the forward pass: choose another one"
+        return f"{layer} gives a {type(output).__name__}, not a tensor: choose another one"
 
 
 class _Capture:
@@ -91,24 +97,53 @@ class _Capture:
 
     def __init__(self) -> None:
         self.active = False
-        self.output: Tensor | None = None
+        self.output: Any = None
 
-    def __call__(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
         if self.active:
-            self.output = output
+            # Later layers may work in place: EfficientNet's dropout changes what it was given.
+            self.output = output.clone() if isinstance(output, Tensor) else output
 
-    def take(self) -> Tensor:
-        """Return the output and let go of it."""
-        output, self.output, self.active = self.output, None, False
-        if output is None:
-            raise UserError("the hidden layer was not reached by the forward pass; choose another one")
-        return output
+    def during(self, net: nn.Module, images: Tensor) -> Any:
+        """Run a network and return the output, or None where the layer was not reached."""
+        self.active = True
+        try:
+            net(images)
+            return self.output
+        finally:
+            self.active, self.output = False, None
 
 
-def _gradients(output: Tensor, parameters: list[Tensor]) -> tuple[Tensor | None, ...]:
+@contextmanager
+def _undisturbed(net: nn.Module) -> Iterator[dict[str, nn.Parameter]]:
+    """Put a network in eval mode with gradients for all parameters; then give it its own settings back.
+
+    Parameters that are frozen now may be thawed later: whether they are reached is found out for them, too.
+    """
+    modes = {module: module.training for module in net.modules()}
+    parameters = {name: p for name, p in net.named_parameters() if p.is_floating_point()}
+    frozen = [parameter for parameter in parameters.values() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    net.eval()
+    try:
+        yield parameters
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+def _gradients(output: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor | None, ...]:
     if not parameters or not output.requires_grad:
         return (None,) * len(parameters)
     return torch.autograd.grad(output.sum(), parameters, allow_unused=True)
+
+
+def _first_line(error: Exception) -> str:
+    """Return what to tell of an error: its first line, or its kind where it has no words."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def find_layer(net: nn.Module, layer: str | int) -> nn.Module:
@@ -138,15 +173,19 @@ def pooled(output: Tensor, images: Tensor, net: nn.Module) -> Tensor:
         return output.mean(dim=(1, 2) if _channels_last(output, images) else (2, 3))  # [B,D]
     if output.ndim == 3:
         return output[:, _prefix_tokens(output, net) :].mean(dim=1)  # [B,D]
-    return output.flatten(1)
+    return output.reshape(len(output), -1)
 
 
 def _channels_last(output: Tensor, images: Tensor) -> bool:
-    """Say whether the last dimension holds the channels: when only the two before it are shaped
-    like the image."""
+    """Say whether the last dimension holds the channels: when the two before it are shaped more like
+    the images than the last two are."""
     _, a, b, c = output.shape
     height, width = images.shape[-2:]
-    return b * width != c * height and a * width == b * height
+    return _mismatch(a * width, b * height) < _mismatch(b * width, c * height)
+
+
+def _mismatch(first: int, second: int) -> float:
+    return max(first, second) / min(first, second)
 
 
 def _prefix_tokens(output: Tensor, net: nn.Module) -> int:
@@ -197,13 +236,15 @@ def build_backbone(
         The backbone, and the plain values from which `build_backbone(**values)` makes it again.
 
     Raises:
-        UserError: the name is unknown, or the network cannot take such images.
+        UserError: the name or the stem is unknown, or the network cannot take such images.
     """
-    is_resnet = name.startswith(("resnet", "resnext", "wide_resnet"))
     if stem is not None and stem not in STEMS:
-        raise UserError(f"unknown stem '{stem}'.{closest(stem, STEMS)} Known: {', '.join(STEMS)}.")
-    stem = (stem or ("small" if image_size < 112 else "standard")) if is_resnet else None
+        raise unknown("stem", stem, STEMS)
     net = _cifar_resnet(name, channels) if name in CIFAR_RESNETS else _timm(name, image_size, channels)
+    if _is_resnet(net):
+        stem = stem or ("small" if image_size < 112 else "standard")
+    elif stem is not None:
+        raise UserError(f"stem '{stem}' is for ResNets: {name} has a stem of its own")
     if stem in ("small", "strided"):
         _make_stem_small(net, stride=1 if stem == "small" else 2)
     architecture = {"name": name, "image_size": image_size, "channels": channels, "stem": stem}
@@ -223,19 +264,20 @@ def _timm(name: str, image_size: int, channels: int) -> nn.Module:
             f"Any timm name will do, or one of {', '.join(CIFAR_RESNETS)}."
         )
     settings: dict[str, Any] = {"pretrained": False, "num_classes": 0, "in_chans": channels}
+    if timm.get_pretrained_cfg(name).fixed_input_size:  # ViT, Swin and their kin
+        settings["img_size"] = image_size
     try:
-        if _takes_image_size(name):
-            settings["img_size"] = image_size
         return cast(nn.Module, timm.create_model(name, **settings))
-    except (AssertionError, ValueError, RuntimeError, ZeroDivisionError) as error:
-        raise UserError(f"backbone '{name}' cannot take images of side {image_size}: {error}") from error
+    except Exception as error:  # whatever a network says to sizes that do not suit it
+        raise UserError(
+            f"backbone '{name}' cannot take images of side {image_size}: {_first_line(error)}"
+        ) from error
 
 
-def _takes_image_size(name: str) -> bool:
-    """Say whether the network is built for one image side (ViT, Swin and their kin)."""
-    import timm
+def _is_resnet(net: nn.Module) -> bool:
+    from timm.models.resnet import ResNet
 
-    return bool(timm.get_pretrained_cfg(name).fixed_input_size) if timm.is_model(name) else False
+    return isinstance(net, ResNet)
 
 
 def _cifar_resnet(name: str, channels: int) -> nn.Module:
@@ -261,5 +303,4 @@ def _make_stem_small(net: nn.Module, stride: int) -> None:
     small = nn.Conv2d(convolution.in_channels, convolution.out_channels, 3, stride, padding=1, bias=False)
     nn.init.kaiming_normal_(small.weight, mode="fan_out", nonlinearity="relu")
     setattr(owner, attribute, small)
-    if hasattr(net, "maxpool"):
-        net.maxpool = nn.Identity()
+    net.maxpool = nn.Identity()

@@ -57,8 +57,8 @@ class BYOL(nn.Module):
             normalisation then mixes their statistics, which the published method does not.
 
     Raises:
-        UserError: the hidden layer does not exist, the network cannot take such images, or
-            `sync_batchnorm` is asked for on a CPU.
+        UserError: the hidden layer does not exist, the network cannot take such images, a number is
+            out of its range, or `sync_batchnorm` is asked for on a CPU.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class BYOL(nn.Module):
         super().__init__()
         self.image_size = image_size
         self.augment_fn = augment_fn
-        self.augment_fn2 = augment_fn2 or augment_fn
+        self.augment_fn2 = augment_fn if augment_fn2 is None else augment_fn2
         self.preset = preset
         self.use_momentum = use_momentum
         self.concatenate_views = concatenate_views
@@ -137,12 +137,17 @@ class BYOL(nn.Module):
             images, second_view = self.draw_views(images)
         return self.compare(images, second_view).loss
 
+    # Eager under torch.compile: it draws for any batch size, and calls the user's own functions.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def draw_views(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return two normalised views [B,C,S,S] of images [B,C,H,W], by the preset or `augment_fn`."""
-        if self.augment_fn is None or self.augment_fn2 is None:
+        if self.augment_fn2 is None:
             return views(images, self.image_size, self.preset)
-        floats = images.float() / 255 if images.dtype == torch.uint8 else images
-        return self.augment_fn(floats), self.augment_fn2(floats)
+        if self.augment_fn is None:
+            first, _ = views(images, self.image_size, self.preset)
+        else:
+            first = self.augment_fn(_own_floats(images))
+        return first, self.augment_fn2(_own_floats(images))
 
     def compare(self, view1: Tensor, view2: Tensor) -> StepOutput:
         """Return loss and projections of two normalised views [B,C,S,S]."""
@@ -174,7 +179,8 @@ class BYOL(nn.Module):
     def named_online_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield `online_parameters` with their names in this module."""
         for name, parameter in self.named_parameters():
-            if parameter.requires_grad and name not in self.unreached:
+            is_online = name.startswith(("online.", "predictor."))
+            if is_online and parameter.requires_grad and name not in self.unreached:
                 yield name, parameter
 
     def _on_both(self, network: nn.Module, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,9 +190,9 @@ class BYOL(nn.Module):
         return network(first), network(second)
 
     def _embed(self, images: Tensor, return_projection: bool) -> Tensor | tuple[Tensor, Tensor]:
+        images = _own_floats(images)
         if self.augment_fn is None:
-            floats = images.float() / 255 if images.dtype == torch.uint8 else images.clone()
-            images = normalized(floats, normalization(images.shape[1]))
+            images = normalized(images, normalization(images.shape[1]))
         embedding = self.online.backbone(images)
         return (self.online.projector(embedding), embedding) if return_projection else embedding
 
@@ -229,3 +235,8 @@ class _OnlineNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         projection: Tensor = self.projector(self.backbone(images))  # [B,D]
         return projection
+
+
+def _own_floats(images: Tensor) -> Tensor:
+    """Return images as floats in [0,1] that may be changed in place."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images.clone()

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from byol.errors import UserError
 from byol.optim.schedules import cosine_tau
 
 
@@ -19,12 +20,19 @@ class TargetNetwork(nn.Module):
         online: the network to copy; its weights at this moment are the target's first.
         tau: decay rate tau_base, 0 to 1.
         total_steps: K of the cosine schedule towards 1; None keeps tau constant.
+
+    Raises:
+        UserError: `tau` or `total_steps` is out of its range.
     """
 
     step: Tensor
 
     def __init__(self, online: nn.Module, tau: float, total_steps: int | None = None) -> None:
         super().__init__()
+        if not 0 <= tau <= 1:
+            raise UserError(f"moving_average_decay is {tau}, it must lie between 0 and 1")
+        if total_steps is not None and total_steps < 1:
+            raise UserError(f"total_steps is {total_steps}, it must be at least 1")
         self.network = copy.deepcopy(online).requires_grad_(False)
         self.tau_base = tau
         self.total_steps = total_steps
