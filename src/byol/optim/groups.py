@@ -1,12 +1,9 @@
 """Which parameters are decayed and adapted, and which are not."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
-
-_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def parameter_groups(
@@ -19,26 +16,33 @@ def parameter_groups(
 
     Args:
         module: owner of the parameters.
-        named_parameters: names in `module` and parameters.
+        named_parameters: which of them to group, with names.
         weight_decay: of the first group.
 
     Returns:
         Two groups with explicit `weight_decay` and `adapt`, less a group that would be empty.
     """
-    excluded = _norm_and_bias_names(module)
+    excluded = {id(parameter) for parameter in _norms_and_biases(module)}
     groups: list[dict[str, Any]] = [
         {"name": "weights", "params": [], "weight_decay": weight_decay, "adapt": True},
         {"name": "biases and norms", "params": [], "weight_decay": 0.0, "adapt": False},
     ]
-    for name, parameter in named_parameters:
-        groups[name in excluded]["params"].append(parameter)
+    for _, parameter in named_parameters:
+        groups[id(parameter) in excluded]["params"].append(parameter)
     return [group for group in groups if group["params"]]
 
 
-def _norm_and_bias_names(module: nn.Module) -> set[str]:
-    names = set()
-    for prefix, child in module.named_modules():
-        for name, _ in child.named_parameters(recurse=False):
-            if name.endswith("bias") or isinstance(child, _NORMS):
-                names.add(f"{prefix}.{name}" if prefix else name)
-    return names
+def _norms_and_biases(module: nn.Module) -> Iterator[nn.Parameter]:
+    for child in module.modules():
+        is_norm = _is_norm(child)
+        for name, parameter in child.named_parameters(recurse=False):
+            if is_norm or name.endswith("bias"):
+                yield parameter
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Go by the name of the class or of one it derives from: libraries bring norms of their own.
+
+    The official code goes by names, too.
+    """
+    return any("norm" in kind.__name__.lower() for kind in type(module).__mro__)

@@ -26,8 +26,11 @@ class LARS(Optimizer):
         lr: learning rate, at least 0.
         momentum: 0 to 1.
         weight_decay: at least 0.
-        trust_coefficient: eta.
+        trust_coefficient: eta, at least 0.
         adapt: scale by the ratio of norms.
+
+    Raises:
+        ValueError: a number is out of its range.
     """
 
     def __init__(
@@ -39,8 +42,13 @@ class LARS(Optimizer):
         trust_coefficient: float = 1e-3,
         adapt: bool = True,
     ) -> None:
-        if lr < 0 or momentum < 0 or weight_decay < 0:
-            raise ValueError(f"lr {lr}, momentum {momentum} and weight_decay {weight_decay} must be >= 0")
+        # Written so that nan fails, too.
+        if not (lr >= 0 and weight_decay >= 0 and trust_coefficient >= 0):
+            raise ValueError(
+                f"lr {lr}, weight_decay {weight_decay} and trust_coefficient {trust_coefficient} must be >= 0"
+            )
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"momentum is {momentum}, it must lie between 0 and 1")
         defaults = {
             "lr": lr,
             "momentum": momentum,
