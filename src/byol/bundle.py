@@ -5,7 +5,6 @@ origin. A folder that has both is a bundle; a run directory keeps its own under 
 """
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ def load_backbone(run_or_bundle: str | Path, net: nn.Module | None = None) -> Ba
         UserError: there is no bundle, `net` is missing, or the weights do not fit it exactly.
     """
     folder = bundle_folder(run_or_bundle)
-    config = json.loads((folder / CONFIG).read_text())
+    config = _read_config(folder / CONFIG)
     backbone = _build(config, net, folder)
     load_exactly(backbone.net, read_weights(folder / WEIGHTS), str(folder / WEIGHTS))
     backbone.preprocess = Preprocess.from_dict(config["preprocess"])
@@ -110,7 +109,6 @@ def read_weights(file: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing or holds no state dict.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not file.is_file():
@@ -119,8 +117,11 @@ def read_weights(file: Path) -> dict[str, Any]:
         if file.suffix == ".safetensors":
             return load_file(file)
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise UserError(f"{file} holds no state dict that can be read: {error}") from error
+    except Exception as error:  # what is no pickle fails to be read as one in any way there is
+        raise UserError(
+            f"{file} holds no state dict that can be read: it is damaged, or no file that safetensors "
+            "or torch.save(net.state_dict(), ...) wrote"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise UserError(f"{file} holds no state dict (names and tensors)")
     return state
@@ -142,6 +143,19 @@ def load_exactly(net: nn.Module, state: dict[str, Any], source: str) -> None:
     if told:
         raise UserError(f"the weights in {source} do not fit the backbone ({'; '.join(told)})")
     net.load_state_dict(state)
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"{file} cannot be read as JSON: {error}") from error
+    # Other tools' models consist of two files of these very names.
+    names = ("architecture", "hidden_layer", "image_size", "channels", "preprocess", "origin")
+    missing = [name for name in names if name not in config]
+    if missing:
+        raise UserError(f"{file} does not describe a bundle of byol: it lacks {', '.join(missing)}")
+    return config
 
 
 def _build(config: dict[str, Any], net: nn.Module | None, folder: Path) -> Backbone:

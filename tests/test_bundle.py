@@ -1,0 +1,224 @@
+"""Bundles: what is saved comes back bit for bit, and what does not fit is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import byol
+from byol.augment.evaluation import Preprocess
+from byol.bundle import bundle_folder, load_exactly, read_weights, save_bundle
+from byol.core.backbone import Backbone, build_backbone
+from byol.errors import UserError
+
+PREPROCESS = Preprocess(16, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), crop_fraction=0.875, interpolation="bilinear")
+ORIGIN = {"method": "byol", "data": "digits", "epoch": 3, "seed": 7}
+
+
+def own_net() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(784, 2))
+
+
+def trained(backbone: Backbone) -> Backbone:
+    """Give a backbone weights and running statistics that no constructor gives."""
+    backbone.preprocess = PREPROCESS
+    with torch.no_grad():
+        for parameter in backbone.parameters():
+            parameter.add_(torch.randn_like(parameter))
+        backbone.train()(torch.rand(4, 3, 16, 16))
+    return backbone
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> tuple[Path, Backbone]:
+    backbone, architecture = build_backbone("resnet8_16", 16)
+    save_bundle(tmp_path / "bundle", trained(backbone), architecture, ORIGIN)
+    return tmp_path / "bundle", backbone
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> tuple[Path, Backbone]:
+    backbone = trained(Backbone(own_net(), 16, hidden_layer=2))
+    save_bundle(tmp_path / "own", backbone, None, ORIGIN)
+    return tmp_path / "own", backbone
+
+
+def state_of(net: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in net.state_dict().items()}
+
+
+def assert_same_network(loaded: Backbone, saved: Backbone) -> None:
+    mine, theirs = loaded.net.state_dict(), saved.net.state_dict()
+    assert mine.keys() == theirs.keys()
+    for name, tensor in theirs.items():
+        assert torch.equal(mine[name], tensor) and mine[name].dtype == tensor.dtype, name
+    assert any("running_mean" in name for name in mine)
+    images = torch.rand(2, 3, 16, 16)
+    assert torch.equal(loaded(images), saved.eval()(images))
+
+
+def test_a_named_backbone_comes_back_bit_for_bit(named: tuple[Path, Backbone]) -> None:
+    path, saved = named
+    loaded = byol.load_backbone(path)
+    assert_same_network(loaded, saved)
+    assert not any(module.training for module in loaded.modules())
+    assert loaded.preprocess == PREPROCESS and loaded.origin == ORIGIN
+    assert loaded.num_features == saved.num_features == 64
+    assert sorted(file.name for file in path.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_run_directory_holds_one(named: tuple[Path, Backbone], tmp_path: Path) -> None:
+    path, saved = named
+    (tmp_path / "run").mkdir()
+    path.rename(tmp_path / "run/model")
+    assert_same_network(byol.load_backbone(str(tmp_path / "run")), saved)
+
+
+def test_an_older_bundle_is_replaced(named: tuple[Path, Backbone]) -> None:
+    path, backbone = named
+    architecture = json.loads((path / "config.json").read_text())["architecture"]
+    save_bundle(path, trained(backbone), architecture, {**ORIGIN, "epoch": 4})
+    loaded = byol.load_backbone(path)
+    assert_same_network(loaded, backbone)
+    assert loaded.origin["epoch"] == 4
+
+
+def test_layouts_and_shared_weights_are_no_obstacle(tmp_path: Path) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.pool = nn.Conv2d(3, 3, 3, padding=1), nn.AdaptiveAvgPool2d(1)
+            self.second = self.first
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.pool(self.second(self.first(images)))
+
+    net = Tied().to(memory_format=torch.channels_last)
+    saved = Backbone(net, 16, preprocess=PREPROCESS).eval()
+    save_bundle(tmp_path / "bundle", saved, None, ORIGIN)
+    loaded = byol.load_backbone(tmp_path / "bundle", Tied())
+    assert torch.equal(loaded.net.first.weight, net.first.weight)
+    assert loaded.net.first is loaded.net.second
+
+
+def test_the_users_own_network_is_needed(own: tuple[Path, Backbone]) -> None:
+    path, saved = own
+    with pytest.raises(UserError, match="a network of your own: pass an untrained copy of it as `net`"):
+        byol.load_backbone(path)
+    net = own_net()
+    loaded = byol.load_backbone(path, net)
+    assert loaded.net is net and loaded.hidden_layer == 2
+    assert_same_network(loaded, saved)
+
+
+def without(state: dict[str, Tensor]) -> None:
+    del state["1.running_var"]
+
+
+def with_more(state: dict[str, Tensor]) -> None:
+    state["1.more"] = torch.ones(1)
+
+
+def reshaped(state: dict[str, Tensor]) -> None:
+    state["0.weight"] = torch.ones(4, 3, 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (without, r"missing: 1\.running_var"),
+        (with_more, r"unexpected: 1\.more"),
+        (reshaped, r"of another shape: 0\.weight"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_and_nothing_is_loaded(
+    change: Callable[[dict[str, Tensor]], None], words: str, own: tuple[Path, Backbone]
+) -> None:
+    path, saved = own
+    state = state_of(saved.net)
+    change(state)
+    save_file(state, path / "model.safetensors")
+    net = own_net()
+    before = state_of(net)
+    with pytest.raises(UserError, match=words) as caught:
+        byol.load_backbone(path, net)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_all_problems_are_told_at_once_and_long_lists_are_cut() -> None:
+    net = nn.Sequential(*(nn.Linear(2, 2) for _ in range(4)))
+    with pytest.raises(UserError) as caught:
+        load_exactly(net, {"0.weight": torch.ones(3, 2), "more": torch.ones(1)}, "x.pt")
+    words = str(caught.value)
+    assert "missing: 0.bias, 1.weight, 1.bias, 2.weight, 2.bias and 2 more" in words
+    assert "unexpected: more" in words and "of another shape: 0.weight" in words
+
+
+def test_what_is_no_bundle_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="neither a run directory nor a bundle: no such folder"):
+        byol.load_backbone(tmp_path / "nothing")
+    with pytest.raises(UserError, match=r"no model\.safetensors and config\.json there or in its model/"):
+        byol.load_backbone(tmp_path)
+    file = tmp_path / "file.txt"
+    file.write_text("x")
+    with pytest.raises(UserError, match="neither a run directory nor a bundle"):
+        bundle_folder(file)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="neither"):
+        bundle_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"architectures": ["ViTModel"], "image_size": 224}, "it lacks architecture, hidden_layer, channels"),
+        ([], "it lacks architecture"),
+        ("{", "cannot be read as JSON"),
+    ],
+)
+def test_models_of_other_tools_are_told(config: Any, words: str, named: tuple[Path, Backbone]) -> None:
+    """Their two files bear the same names."""
+    path, _ = named
+    (path / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    with pytest.raises(UserError, match=words) as caught:
+        byol.load_backbone(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_are_read_in_both_formats(tmp_path: Path) -> None:
+    state = state_of(own_net())
+    save_file(state, tmp_path / "a.safetensors")
+    torch.save(state, tmp_path / "b.pt")
+    torch.save(own_net().state_dict(), tmp_path / "c.pth")
+    for name in ("a.safetensors", "b.pt"):
+        read = read_weights(tmp_path / name)
+        assert read.keys() == state.keys() and all(torch.equal(read[key], state[key]) for key in state)
+    assert read_weights(tmp_path / "c.pth").keys() == state.keys()
+
+
+def test_unreadable_weights_are_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no file with weights"):
+        read_weights(tmp_path / "missing.pt")
+    contents = {
+        "text.pt": b"hello world\n",
+        "table.pt": b"a,b\n1,2\n",
+        "empty.pt": b"",
+        "zeros.pt": bytes(64),
+        "code.pt": b"cos\nsystem\n(S'true'\ntR.",
+        "text.safetensors": b"hello world\n",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    torch.save({"state_dict": own_net().state_dict()}, tmp_path / "nested.pt")
+    torch.save(own_net(), tmp_path / "module.pt")
+    torch.save(torch.ones(2), tmp_path / "tensor.pt")
+    for name in [*contents, "nested.pt", "module.pt", "tensor.pt"]:
+        with pytest.raises(UserError, match="holds no state dict") as caught:
+            read_weights(tmp_path / name)
+        assert name in str(caught.value) and "\n" not in str(caught.value)
