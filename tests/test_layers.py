@@ -1,0 +1,161 @@
+"""Which part may know which: read from the source, without importing anything."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src"
+FILES = sorted(SOURCE.glob("byol/**/*.py"))
+LAYERS = [
+    {"config", "types", "geometry", "errors", "duration", "randomness", "rundir", "settings", "recipe_files"},
+    {"augment", "optim"},
+    {"core", "data"},
+    {"bundle"},
+    {"evaluation"},
+    {"training", "exporting"},
+    {"reporting"},
+    {"cli", "__init__", "__main__"},
+]
+LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
+TOP = len(LAYERS) - 1
+HOMES = {
+    "lightning": ("byol.training", "byol.evaluation.supervised"),
+    "timm": ("byol.core.backbone",),
+    "sklearn": ("byol.data.digits", "byol.evaluation", "byol.reporting.demo_picture"),  # the last: t-SNE
+    "matplotlib": ("byol.reporting",),
+}
+STDLIB_ONLY = ("config", "errors", "duration")
+MAX_FILE, MAX_FUNCTION = 350, 80
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(file): file for file in FILES}
+
+
+def part_of(module: str) -> str:
+    """Return the module or package directly under byol that holds this one."""
+    return [*module.split("."), "__init__"][1]
+
+
+def imports(node: ast.AST, package: str) -> Iterator[str]:
+    """Yield the dotted names a file imports, wherever in it, except for type checkers only."""
+    if isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        for child in node.orelse:
+            yield from imports(child, package)
+        return
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+        above = package.split(".")[: 1 - node.level or None] if node.level else []
+        origin = ".".join([*above, node.module] if node.module else above)
+        for alias in node.names:
+            inner = f"{origin}.{alias.name}"
+            yield inner if inner in MODULES else origin
+    for child in ast.iter_child_nodes(node):
+        yield from imports(child, package)
+
+
+def imports_of(module: str) -> list[str]:
+    file = MODULES[module]
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    return list(imports(ast.parse(file.read_text()), package))
+
+
+IMPORTS = {module: imports_of(module) for module in MODULES}
+
+
+def internal(module: str) -> list[str]:
+    return [name for name in IMPORTS[module] if name == "byol" or name.startswith("byol.")]
+
+
+def test_the_reader_of_imports_sees_every_kind() -> None:
+    source = """
+import os, byol.errors
+from byol import bundle
+from . import lars
+from ..core.target import TargetNetwork
+if TYPE_CHECKING:
+    import byol.cli
+else:
+    import json
+def function():
+    from byol.optim import lars
+"""
+    assert list(imports(ast.parse(source), "byol.optim")) == [
+        *(
+            "os",
+            "byol.errors",
+            "byol.bundle",
+            "byol.optim.lars",
+            "byol.core.target",
+            "json",
+            "byol.optim.lars",
+        )
+    ]
+
+
+def test_every_part_has_its_layer() -> None:
+    assert {part_of(module) for module in MODULES} <= LAYER.keys()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_its_own_part_and_lower_layers_only(module: str) -> None:
+    part = part_of(module)
+    if LAYER[part] == TOP:
+        return
+    for name in internal(module):
+        other = part_of(name)
+        lowest = LAYER[part] == LAYER[other] == 0
+        assert other == part or lowest or LAYER[other] < LAYER[part], f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("part", STDLIB_ONLY)
+def test_the_lowest_modules_need_the_standard_library_only(part: str) -> None:
+    import sys
+
+    for name in IMPORTS[f"byol.{part}"]:
+        top = name.split(".")[0]
+        assert top in sys.stdlib_module_names or part_of(name) in STDLIB_ONLY, name
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_a_heavy_library_has_one_home(library: str) -> None:
+    users = {module for module, names in IMPORTS.items() for name in names if name.split(".")[0] == library}
+    for module in users:
+        at_home = any(module == home or module.startswith(f"{home}.") for home in HOMES[library])
+        assert at_home, f"{module} imports {library}"
+    assert users, f"{library} is used nowhere: drop the rule and the dependency"
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    visiting: list[str] = []
+    done: set[str] = set()
+
+    def visit(module: str) -> None:
+        assert module not in visiting, " -> ".join([*visiting[visiting.index(module) :], module])
+        if module in done:
+            return
+        visiting.append(module)
+        for name in internal(module):
+            if name in MODULES:
+                visit(name)
+        done.add(visiting.pop())
+
+    for module in MODULES:
+        visit(module)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_files_and_functions_stay_short(module: str) -> None:
+    source = MODULES[module].read_text()
+    assert len(source.splitlines()) <= MAX_FILE
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < MAX_FUNCTION, f"{module}.{node.name}"
