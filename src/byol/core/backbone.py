@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from byol.augment.evaluation import Preprocess
+from byol.core.cifar_resnet import CIFAR_RESNETS, CifarResNet
 from byol.errors import UserError, closest, unknown
 
 
@@ -207,16 +208,6 @@ def first_convolution_channels(net: nn.Module) -> int:
     return 3
 
 
-# ResNets of He et al. 2015 (section 4.2) for small images: three stages, 6n+2 layers; (n, width).
-CIFAR_RESNETS = {
-    "resnet8_16": (1, 16),
-    "resnet8_24": (1, 24),
-    "resnet8_32": (1, 32),
-    "resnet8_64": (1, 64),
-    "resnet14_32": (2, 32),
-    "resnet20_16": (3, 16),
-}
-
 STEMS = ("small", "strided", "standard")
 
 
@@ -240,9 +231,12 @@ def build_backbone(
     """
     if stem is not None and stem not in STEMS:
         raise unknown("stem", stem, STEMS)
-    net = _cifar_resnet(name, channels) if name in CIFAR_RESNETS else _timm(name, image_size, channels)
+    if name in CIFAR_RESNETS:
+        net: nn.Module = CifarResNet(*CIFAR_RESNETS[name], channels)
+    else:
+        net = _timm(name, image_size, channels)
     if _is_resnet(net):
-        stem = stem or ("small" if image_size < 112 else "standard")
+        stem = stem or ("small" if image_size < 112 or name in CIFAR_RESNETS else "standard")
     elif stem is not None:
         raise UserError(f"stem '{stem}' is for ResNets: {name} has a stem of its own")
     if stem in ("small", "strided"):
@@ -277,18 +271,7 @@ def _timm(name: str, image_size: int, channels: int) -> nn.Module:
 def _is_resnet(net: nn.Module) -> bool:
     from timm.models.resnet import ResNet
 
-    return isinstance(net, ResNet)
-
-
-def _cifar_resnet(name: str, channels: int) -> nn.Module:
-    from timm.models.resnet import BasicBlock, ResNet
-
-    depth, width = CIFAR_RESNETS[name]
-    net = ResNet(
-        BasicBlock, [depth] * 3, num_classes=0, in_chans=channels, channels=(width, 2 * width, 4 * width)
-    )
-    net.layer4 = nn.Identity()  # timm's forward names four stages
-    return cast(nn.Module, net)
+    return isinstance(net, (ResNet, CifarResNet))
 
 
 def _make_stem_small(net: nn.Module, stride: int) -> None:

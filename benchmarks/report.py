@@ -1,0 +1,113 @@
+"""Write docs/results.md and the README's table from benchmarks/results: python benchmarks/report.py"""
+
+from pathlib import Path
+from typing import Any
+
+from recorded import RESULTS, recorded
+
+ROOT = Path(__file__).parent.parent
+FEATURES = ("byol", "random-init", "pixels")
+BEGIN, END = "<!-- begin: python benchmarks/report.py -->", "<!-- end -->"
+
+
+def main() -> None:
+    """Write both files."""
+    sections = [
+        section(name) for name in ("demo", "cifar10_cpu", "views") if (RESULTS / f"{name}.json").is_file()
+    ]
+    head = "# Results\n\nWritten by `python benchmarks/report.py` from `benchmarks/results/`; do not edit.\n"
+    (ROOT / "docs" / "results.md").write_text("\n".join([head, *sections]))
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text().split(BEGIN)
+    readme.write_text(before + BEGIN + "\n" + readme_table() + END + rest.split(END)[1])
+
+
+def section(name: str) -> str:
+    """Return one benchmark's section of docs/results.md."""
+    values = recorded(name)
+    return {"demo": demo, "cifar10_cpu": cifar10, "views": views}[name](values) + made_on(values)
+
+
+def made_on(values: dict[str, Any]) -> str:
+    """Return what the numbers were made with and on."""
+    versions = values["versions"]
+    return (
+        f"\n`{values['command']}`, {values['date'][:10]}, {values['cores']} cores of {values['processor']}, "
+        f"torch {versions['torch']}, torchvision {versions['torchvision']}, byol {versions['byol']}.\n"
+    )
+
+
+def demo(values: dict[str, Any]) -> str:
+    """Return the demo's table: protocols and amounts of labels across, features down."""
+    cells = {(r["protocol"], r["labels"], r["features"]): r for r in values["rows"]}
+    columns = [("knn", "all"), *(("logistic", labels) for labels in (1, 5, 10, "all"))]
+    title = "## Handwritten digits (`byol demo`)\n\n"
+    about = (
+        f"Top-1 on the 500 test images, in percent: mean over {len(values['seeds'])} pretraining seeds "
+        f"(+- their standard deviation); few labels: 5 draws each. {max(values['seconds']):.0f} seconds "
+        "at most from start to picture.\n\n"
+    )
+    heads = ["kNN", "1 label per class", "5 labels", "10 labels", "all labels (logistic)"]
+    rows = [[name, *(percent(cells[(*column, name)]) for column in columns)] for name in FEATURES]
+    return title + about + table(["features", *heads], rows)
+
+
+def cifar10(values: dict[str, Any]) -> str:
+    """Return CIFAR-10's table."""
+    cells = {(row["protocol"], row["features"]): row["value"] for row in values["rows"]}
+    seconds = values["seconds"]
+    title = "## CIFAR-10 on two CPU cores (recipe `cifar10-cpu`)\n\n"
+    about = (
+        "Top-1 on the 10,000 test images, in percent; one pretraining seed; kNN with k 200, T 0.1. "
+        f"{seconds['pretraining'] / 60:.1f} minutes of pretraining, {seconds['in all'] / 60:.1f} in all. "
+        f"Smallest spread of the projections on the way: {min(values['spread']):.2f} of the healthy one.\n\n"
+    )
+    rows = [[name, *(f"{100 * cells[p, name]:.1f}" for p in ("knn", "logistic"))] for name in FEATURES]
+    return title + about + table(["features", "kNN", "logistic regression"], rows)
+
+
+def views(values: dict[str, Any]) -> str:
+    """Return the table of views per second."""
+    title = "## Views per second on one core (`benchmarks/views.py`)\n\n"
+    rows = [
+        [
+            case["name"],
+            *(f"{case[who]:,.0f}" for who in ("byol", "lightly", "torchvision")),
+            f"{case['ratio']:.1f}x",
+        ]
+        for case in values["cases"]
+    ]
+    return title + table(["", "byol", "lightly", "torchvision v2", "byol / lightly"], rows)
+
+
+def readme_table() -> str:
+    """Return the headline numbers, one line each."""
+    rows = []
+    if (RESULTS / "demo.json").is_file():
+        cells = {(r["protocol"], r["labels"], r["features"]): r for r in recorded("demo")["rows"]}
+        key = ("logistic", 1)
+        rows.append(
+            ["digits, 1 label per class, logistic", *(percent(cells[(*key, name)]) for name in FEATURES)]
+        )
+        rows.append(["digits, kNN", *(percent(cells[("knn", "all", name)]) for name in FEATURES)])
+    if (RESULTS / "cifar10_cpu.json").is_file():
+        found = {(row["protocol"], row["features"]): row["value"] for row in recorded("cifar10_cpu")["rows"]}
+        name = "CIFAR-10, a quarter of an hour on 2 cores, kNN"
+        rows.append([name, *(f"{100 * found['knn', name]:.1f}" for name in FEATURES)])
+    return table(["test top-1, percent", "BYOL", "untrained network", "raw pixels"], rows)
+
+
+def percent(row: dict[str, Any]) -> str:
+    """Return a mean and its spread over seeds."""
+    spread = f" +- {100 * row['std']:.1f}" if row["std"] else ""
+    return f"{100 * row['mean']:.1f}{spread}"
+
+
+def table(heads: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
