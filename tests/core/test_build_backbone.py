@@ -79,7 +79,6 @@ def test_small_resnets_have_the_layers_of_their_name(name: str) -> None:
     ]
     assert len(convolutions) == depth - 1
     assert backbone.num_features == 4 * width == convolutions[-1].out_channels
-    assert backbone.net.forward_features(torch.rand(2, 3, 16, 16)).shape[-2:] == (4, 4)
 
 
 @pytest.mark.parametrize("name", ["resnet18d", "seresnet18", "resnet10t"])

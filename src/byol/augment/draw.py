@@ -179,7 +179,7 @@ def _affine_maps(affine: Affine, count: int, generator: Generator | None) -> Ten
     scale = _uniform(affine.scale, (count,), generator)
     angle = _uniform((-affine.rotation, affine.rotation), (count,), generator)
     shear = _uniform((-affine.shear, affine.shear), (count,), generator).tan()
-    shift = _uniform((-2 * affine.translation, 2 * affine.translation), (count, 2, 1), generator)
+    shift = _uniform((-affine.translation, affine.translation), (count, 2, 1), generator)
     cos, sin, ones = angle.cos(), angle.sin(), torch.ones_like(angle)
     rotation = torch.stack([cos, -sin, sin, cos], dim=1).view(count, 2, 2)
     shearing = torch.stack([ones, shear, torch.zeros_like(shear), ones], dim=1).view(count, 2, 2)

@@ -31,7 +31,7 @@ class Affine:
     """Radians to either side; the same for `shear`."""
     shear: float = 0.2
     translation: float = 0.15
-    """Fraction of the side, to either side."""
+    """To either side, in affine_grid's coordinates: the image reaches from -1 to 1."""
 
 
 @dataclass(frozen=True)
