@@ -1,8 +1,12 @@
 """`byol demo`: pretrain on handwritten digits, evaluate, and draw what came out."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from byol.config import PretrainConfig
 from byol.data.source import open_source
@@ -33,6 +37,11 @@ def demo(out: str | None = None, seed: int = 0, **settings: Any) -> Run:
     """
     started = time.monotonic()
     path = Path(out) if out is not None else _free_path()
+    with _one_thread():
+        return _demo(path, seed, settings, started)
+
+
+def _demo(path: Path, seed: int, settings: dict[str, Any], started: float) -> Run:
     print("Pretraining on 8x8 images of handwritten digits, without their labels.", flush=True)
     recipe = read_yaml(PretrainConfig, recipe_text(RECIPE), f"recipe {RECIPE}")
     run = pretrain(**{**recipe, "seed": seed, "devices": 1, **settings, "out": str(path)})
@@ -43,6 +52,18 @@ def demo(out: str | None = None, seed: int = 0, **settings: Any) -> Run:
     print(f"views:   {RunDirectory(run.path).views_picture} (what the network was shown)")
     print(f"{time.monotonic() - started:.0f} seconds. Next: byol pretrain --data folder:YOUR/IMAGES")
     return run
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread: the network is too small to share out, and any other load on the
+    machine would make threads wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _draw(run: Run) -> Path:
