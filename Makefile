@@ -9,7 +9,7 @@ demo: $(VENV)/.installed
 	@$(BIN)/byol demo
 
 test: $(VENV)/.tools
-	@$(BIN)/python -m pytest -m "not gpu"
+	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not gpu"
 
 check: $(VENV)/.tools
 	@$(BIN)/ruff check src tests benchmarks
