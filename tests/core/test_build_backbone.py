@@ -96,6 +96,12 @@ def test_other_networks_keep_their_own_stem(name: str) -> None:
         build_backbone(name, 64, stem="small")
 
 
+def test_small_resnets_have_no_standard_stem() -> None:
+    with pytest.raises(UserError, match="resnet8_24 takes small or strided"):
+        build_backbone("resnet8_24", 32, stem="standard")
+    assert build_backbone("resnet8_24", 128)[1]["stem"] == "small"
+
+
 def test_unknown_names_are_told_with_the_closest() -> None:
     with pytest.raises(UserError, match=r"unknown backbone 'resnet19'.* Did you mean 'resnet1?8'"):
         build_backbone("resnet19", 32)

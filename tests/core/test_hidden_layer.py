@@ -8,7 +8,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from byol.core.backbone import Backbone, find_layer, pooled
+from byol.core.backbone import Backbone, find_layer
+from byol.core.pooling import pooled
 from byol.errors import UserError
 
 

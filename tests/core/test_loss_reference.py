@@ -163,7 +163,7 @@ def test_the_loss_of_random_networks_lies_in_its_range(
 ) -> None:
     for seed in range(10):
         torch.manual_seed(seed)
-        loss = float(make_learner(use_momentum=momentum)(torch.rand(4, 3, 8, 8)))
+        loss = make_learner(use_momentum=momentum)(torch.rand(4, 3, 8, 8)).item()
         assert low <= loss <= high
 
 

@@ -110,6 +110,10 @@ def test_a_network_thawed_later_still_leaves_its_unused_layer_out(
 def test_the_target_stays_out_even_where_all_gradients_are_asked_for(make_learner: MakeLearner) -> None:
     learner = make_learner().requires_grad_(True)
     assert not any(name.startswith("target") for name, _ in learner.named_online_parameters())
+    assert learner.target is not None
+    learner(torch.rand(4, 3, 8, 8)).backward()
+    learner.update_moving_average()
+    assert all(parameter.grad is None for parameter in learner.target.parameters())
 
 
 def test_the_augmentations_own_parameters_are_not_trained(make_learner: MakeLearner) -> None:

@@ -1,6 +1,5 @@
 """Backbones: any module, or any timm name, as a map from images to vectors [B,D]."""
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from byol.augment.evaluation import Preprocess
 from byol.core.cifar_resnet import CIFAR_RESNETS, CifarResNet
+from byol.core.pooling import pooled
 from byol.errors import UserError, closest, unknown
 
 
@@ -168,38 +168,6 @@ def find_layer(net: nn.Module, layer: str | int) -> nn.Module:
     )
 
 
-def pooled(output: Tensor, images: Tensor, net: nn.Module) -> Tensor:
-    """Average [B,D,h,w] or [B,h,w,D] over space and [B,T,D] over patch tokens; keep [B,D]."""
-    if output.ndim == 4:
-        return output.mean(dim=(1, 2) if _channels_last(output, images) else (2, 3))  # [B,D]
-    if output.ndim == 3:
-        return output[:, _prefix_tokens(output, net) :].mean(dim=1)  # [B,D]
-    return output.reshape(len(output), -1)
-
-
-def _channels_last(output: Tensor, images: Tensor) -> bool:
-    """Say whether the last dimension holds the channels: when the two before it are shaped more like
-    the images than the last two are."""
-    _, a, b, c = output.shape
-    height, width = images.shape[-2:]
-    return _mismatch(a * width, b * height) < _mismatch(b * width, c * height)
-
-
-def _mismatch(first: int, second: int) -> float:
-    return max(first, second) / min(first, second)
-
-
-def _prefix_tokens(output: Tensor, net: nn.Module) -> int:
-    """Return how many tokens stand before the patches: the network's word, else 1 where the rest
-    makes a square."""
-    told = getattr(net, "num_prefix_tokens", None)
-    if isinstance(told, int):
-        return told
-    tokens = output.shape[1]
-    is_square = math.isqrt(tokens) ** 2 == tokens
-    return 1 if not is_square and math.isqrt(tokens - 1) ** 2 == tokens - 1 else 0
-
-
 def first_convolution_channels(net: nn.Module) -> int:
     """Return the input channels of the first convolution, or 3 where there is none."""
     for module in net.modules():
@@ -221,13 +189,15 @@ def build_backbone(
         image_size: side of the images in pixels; ViT and Swin are built for it.
         channels: of the images.
         stem: for ResNets, "small" (3x3 stride 1, no max-pool), "strided" (3x3 stride 2, no
-            max-pool) or "standard" (7x7 stride 2, max-pool); None: small below 112 pixels.
+            max-pool) or "standard" (7x7 stride 2, max-pool; not for `CIFAR_RESNETS`); None: small
+            below 112 pixels.
 
     Returns:
         The backbone, and the plain values from which `build_backbone(**values)` makes it again.
 
     Raises:
-        UserError: the name or the stem is unknown, or the network cannot take such images.
+        UserError: the name or the stem is unknown, the stem is not for this network, or the network
+            cannot take such images.
     """
     if stem is not None and stem not in STEMS:
         raise unknown("stem", stem, STEMS)
@@ -235,10 +205,8 @@ def build_backbone(
         net: nn.Module = CifarResNet(*CIFAR_RESNETS[name], channels)
     else:
         net = _timm(name, image_size, channels)
-    if _is_resnet(net):
-        stem = stem or ("small" if image_size < 112 or name in CIFAR_RESNETS else "standard")
-    elif stem is not None:
-        raise UserError(f"stem '{stem}' is for ResNets: {name} has a stem of its own")
+    stem = stem or _natural_stem(net, image_size)
+    _check_stem(net, name, stem)
     if stem in ("small", "strided"):
         _make_stem_small(net, stride=1 if stem == "small" else 2)
     architecture = {"name": name, "image_size": image_size, "channels": channels, "stem": stem}
@@ -268,10 +236,23 @@ def _timm(name: str, image_size: int, channels: int) -> nn.Module:
         ) from error
 
 
+def _natural_stem(net: nn.Module, image_size: int) -> str | None:
+    if isinstance(net, CifarResNet) or (_is_resnet(net) and image_size < 112):
+        return "small"
+    return "standard" if _is_resnet(net) else None
+
+
+def _check_stem(net: nn.Module, name: str, stem: str | None) -> None:
+    if stem == "standard" and isinstance(net, CifarResNet):
+        raise UserError(f"stem 'standard' is for the ResNets of ImageNet: {name} takes small or strided")
+    if stem is not None and not isinstance(net, CifarResNet) and not _is_resnet(net):
+        raise UserError(f"stem '{stem}' is for ResNets: {name} has a stem of its own")
+
+
 def _is_resnet(net: nn.Module) -> bool:
     from timm.models.resnet import ResNet
 
-    return isinstance(net, (ResNet, CifarResNet))
+    return isinstance(net, ResNet)
 
 
 def _make_stem_small(net: nn.Module, stride: int) -> None:
