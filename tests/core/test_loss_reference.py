@@ -176,7 +176,7 @@ def test_under_autocast_the_loss_is_close_and_float32(
     with torch.autocast("cpu", torch.bfloat16):
         loss = learner(*two_views)
     assert loss.dtype == torch.float32
-    assert float(loss) == pytest.approx(float(full), rel=0.05, abs=0.05)
+    assert loss.item() == pytest.approx(full.item(), rel=0.05, abs=0.05)
     loss.backward()
     assert all(parameter.grad.isfinite().all() for parameter in learner.online_parameters())
 
