@@ -9,11 +9,11 @@ from byol.training.environment import environment
 RESULTS = Path(__file__).parent / "results"
 
 
-def record(name: str, command: str, values: dict[str, Any]) -> Path:
-    """Write values beside device, versions and date."""
+def record(name: str, command: str, values: dict[str, Any], file: Path | None = None) -> Path:
+    """Write values beside device, versions and date; return the file."""
     made_on = {key: value for key, value in environment().items() if key != "command"}
-    file = RESULTS / f"{name}.json"
-    file.parent.mkdir(exist_ok=True)
+    file = file or RESULTS / f"{name}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps({"command": command, **made_on, **values}, indent=1) + "\n")
     return file
 

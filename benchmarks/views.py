@@ -15,14 +15,11 @@ after the crop. For "small" lightly's blur is switched off, and torchvision has 
 
 import argparse
 import io
-import json
 import os
-import platform
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -32,6 +29,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from recorded import record
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -216,28 +214,6 @@ def floors(paths: list[Path]) -> dict[str, float]:
     }
 
 
-def circumstances() -> dict[str, Any]:
-    """Return what the numbers depend on."""
-    packages = ["byol", "torch", "torchvision", "pillow"] + ["lightly"] * bool(find_spec("lightly"))
-    return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "processor": processor(),
-        "threads": torch.get_num_threads(),
-        "load_before": round(os.getloadavg()[0], 1),  # more than a core's worth: others were at work too
-        "seed": SEED,
-        "batch": {"small": SMALL_BATCH, "imagenet": LARGE_BATCH},
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
-    }
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def print_speeds(name: str, speeds: dict[str, Any]) -> None:
     """Print one line for each library: views/s and how many times as fast ours is."""
     for library, value in speeds["views_per_second"].items():
@@ -248,7 +224,7 @@ def print_speeds(name: str, speeds: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a look, not a result")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "views.json")
+    parser.add_argument("--out", type=Path, help="JSON file; default: benchmarks/results/views.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(SEED)
@@ -257,13 +233,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         paths = write_files(Path(folder), LARGE_BATCH)
         result: dict[str, Any] = {
-            **circumstances(),
+            "peers": {
+                name: version(name) for name in ("lightly", "pillow") if name == "pillow" or find_spec(name)
+            },
+            "threads": 1,
+            "load_before": round(os.getloadavg()[0], 1),
+            "seed": SEED,
+            "batch": {"small": SMALL_BATCH, "imagenet": LARGE_BATCH},
             "small": measured(small_works(), 2 * SMALL_BATCH, 3 if options.quick else 15),
             "imagenet": measured(imagenet_works(paths), 2 * LARGE_BATCH, 2 if options.quick else 9),
             "floors": floors(paths),
         }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
+    if options.out or not options.quick:
+        print(record("views", "python benchmarks/views.py", result, options.out))
     for name in ("small", "imagenet"):
         print_speeds(name, result[name])
     print("at most:", ", ".join(f"{name} {value:,.0f}" for name, value in result["floors"].items()))

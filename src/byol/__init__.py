@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from byol.augment.views import views as views
     from byol.bundle import load_backbone as load_backbone
     from byol.core.learner import BYOL as BYOL
+    from byol.errors import UserError as UserError
     from byol.evaluation.embedding import embed as embed
     from byol.evaluation.run import evaluate as evaluate
     from byol.optim.lars import LARS as LARS
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "BYOL": "byol.core.learner",
     "LARS": "byol.optim.lars",
+    "UserError": "byol.errors",
     "demo": "byol.reporting.demonstration",
     "embed": "byol.evaluation.embedding",
     "evaluate": "byol.evaluation.run",
@@ -26,7 +28,7 @@ _HOMES = {
 }
 
 __version__ = _version("byol")
-__all__ = ["BYOL", "LARS", "demo", "embed", "evaluate", "load_backbone", "pretrain", "views"]
+__all__ = ["BYOL", "LARS", "UserError", "demo", "embed", "evaluate", "load_backbone", "pretrain", "views"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ usage: byol COMMAND [...]
 Turn unlabelled images into a backbone (Bootstrap Your Own Latent, arXiv 2006.07733).
 
 commands:
-  demo       pretrain on handwritten digits, evaluate, draw a picture: two minutes on a CPU
+  demo       pretrain on handwritten digits, evaluate, draw a picture: a minute on a CPU
   pretrain   train a backbone on images without labels
   evaluate   measure a trained backbone: kNN, logistic regression, linear probe
   embed      write the vectors of images to a file
@@ -33,6 +33,9 @@ def main(words: Sequence[str] | None = None) -> int:
         # One line, also where the message quotes a library's.
         print("byol: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("byol: stopped", file=sys.stderr)
+        return 130
     except BrokenPipeError:
         return 141
 

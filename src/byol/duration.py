@@ -39,10 +39,7 @@ class Duration:
         """Return the number of optimizer steps, rounded; at least 1 for anything above 0."""
         if self.value == 0:
             return 0
-        if self.unit == "st":
-            return max(1, round(self.value))
-        if self.unit == "ep":
-            return max(1, round(self.value * steps_per_epoch))
-        if total_steps is None:
+        if self.unit == "%" and total_steps is None:
             raise UserError("the length of a run cannot be a share of itself: give epochs or steps")
-        return max(1, math.floor(self.value / 100 * total_steps + 0.5))
+        units = {"st": 1, "ep": steps_per_epoch, "%": (total_steps or 0) / 100}
+        return max(1, math.floor(self.value * units[self.unit] + 0.5))

@@ -64,7 +64,7 @@ class BYOL(nn.Module):
     def __init__(
         self,
         net: nn.Module,
-        image_size: int,
+        image_size: int = 224,
         hidden_layer: str | int | None = -2,
         projection_size: int | None = None,
         projection_hidden_size: int | None = None,

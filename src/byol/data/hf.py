@@ -117,7 +117,8 @@ def _load(name: str, cache: Path) -> dict[str, Any]:
         if not path.exists():
             with _hub_files_in(cache):
                 return dict(datasets.load_dataset(name, cache_dir=str(cache)))
-        return _local(path, cache)
+        with _quietly():
+            return _local(path, cache)
     # The library raises its own errors, pyarrow's, the Hub client's and plain ones.
     except Exception as error:
         reason = " ".join(str(error).split())
@@ -155,6 +156,20 @@ def _split_of(file: Path) -> str:
             if word in _SPLIT_WORDS:
                 return _SPLIT_WORDS[word]
     return "train"
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Show no progress bars: local files are read in a moment."""
+    import datasets
+
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 @contextmanager

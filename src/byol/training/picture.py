@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import lightning as L
 import torch
 from torch import Tensor
 
@@ -20,14 +19,7 @@ _PIXELS = 64
 class FirstViews:
     """Draws the first batch's views when training starts."""
 
-    def __init__(
-        self,
-        file: Path,
-        module: Pretraining,
-        data: PreparedData,
-        config: PretrainConfig,
-        trainer: L.Trainer,
-    ) -> None:
+    def __init__(self, file: Path, module: Pretraining, data: PreparedData, config: PretrainConfig) -> None:
         self.file = file
         self.module = module
         self.data = data

@@ -169,7 +169,7 @@ def _train(
     saving = Checkpoints(run, stored, architecture, durations.checkpoint)
     stop = StopOnSignal(saving.save, str(run.path))
     if trainer.is_global_zero:
-        step_end.starts.append(FirstViews(run.views_picture, module, data, config, trainer))
+        step_end.starts.append(FirstViews(run.views_picture, module, data, config))
         step_end.actions.append(_monitor(run, progress, step_end.clock, trainer, durations, data))
         for name in data.skipped:
             progress.say(f"left out: {name}")
@@ -184,7 +184,7 @@ def _train(
         trainer.fit(module, batches(config, data, plan, start, durations.total))
     except UserError as error:
         _remove_if_unsaved(run, error)
-        raise _from_worker(error) from error
+        raise
     finally:
         del os.environ[_RUN_PATH_VARIABLE]
         stop.uninstall()
@@ -250,8 +250,3 @@ def _remove_if_unsaved(run: RunDirectory, error: UserError) -> None:
     """Leave nothing behind of a run that failed before it had anything to resume from."""
     if not run.last_checkpoint.is_file() and not isinstance(error, NonFiniteError):
         shutil.rmtree(run.path, ignore_errors=True)
-
-
-def _from_worker(error: UserError) -> UserError:
-    """Give back the one line that a loader's worker raised, without the worker's traceback around it."""
-    return type(error)(str(error).rsplit("UserError: ", 1)[-1].strip())
