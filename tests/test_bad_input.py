@@ -1,6 +1,7 @@
 """Errors for people: one line that says what is wrong and what to do, status 2, nothing left behind."""
 
 import errno
+import json
 import resource
 import shutil
 import signal
@@ -123,7 +124,8 @@ def test_unreadable_images_are_skipped_and_reported(
     folder = broken_copy(photographs)
     words = streaming(["pretrain", "--data", str(folder), "--image-size", "32", *SMALL])
     assert main([*words, "--on-error", "skip", "--out", "run"]) == 0
-    assert "cats/01.png" in capsys.readouterr().err
+    assert "left out 1 unreadable image: cats/01.png" in capsys.readouterr().err
+    assert json.loads(Path("run/env.json").read_text())["left_out"] == ["cats/01.png"]
 
 
 def broken_copy(photographs: Path) -> Path:

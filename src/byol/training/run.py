@@ -118,7 +118,7 @@ def _start(inputs: _Inputs, settings: dict[str, Any]) -> Run:
 
     def begin(module: Pretraining) -> None:
         if module.plan.rank == 0:
-            _write_run_files(run, config, module)
+            _write_run_files(run, config, module, prepared.skipped)
 
     return _train(config, run, prepared, inputs, begin, state=None)
 
@@ -171,8 +171,8 @@ def _train(
     if trainer.is_global_zero:
         step_end.starts.append(FirstViews(run.views_picture, module, data, config))
         step_end.actions.append(_monitor(run, progress, step_end.clock, trainer, durations, data))
-        for name in data.skipped:
-            progress.say(f"left out: {name}")
+        if data.skipped:
+            progress.say(_skipped_message(data.skipped))
     step_end.actions += [saving, stop]
     step_end.starts.append(stop.install)
     if state is not None:
@@ -239,10 +239,18 @@ def _run_path(config: PretrainConfig) -> Path:
     return Path(f"runs/{name}-{config.method}-{number}")
 
 
-def _write_run_files(run: RunDirectory, config: PretrainConfig, module: Pretraining) -> None:
+def _skipped_message(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - 5} more (all in env.json)" if len(names) > 5 else ""
+    plural = "image" if len(names) == 1 else "images"
+    return f"left out {len(names)} unreadable {plural}: {', '.join(names[:5])}{more}"
+
+
+def _write_run_files(
+    run: RunDirectory, config: PretrainConfig, module: Pretraining, skipped: tuple[str, ...]
+) -> None:
     run.path.mkdir(parents=True, exist_ok=True)
     run.write_config(stored_settings(config))
-    run.write_environment(environment())
+    run.write_environment({**environment(), "left_out": list(skipped)})
     save_initial_weights(run, module)
 
 
