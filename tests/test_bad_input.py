@@ -76,7 +76,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["pretrain", "--holdout", "5000"], ["5000", "1297"]),
         (["pretrain", "--channels", "5"], ["channels"]),
         (["pretrain", "--warmup", "200", "--epochs", "100"], ["warm-up", "--warmup"]),
-        (["pretrain", "--backbone-weights", "no.pt"], ["no file with weights at no.pt"]),
+        (["pretrain", "--backbone-weights", "no.pt"], ["no file with weights at", "no.pt"]),
         (["evaluate"], ["the run or bundle is missing", "byol evaluate RUN"]),
         (["evaluate", "nowhere"], ["nowhere"]),
         (["embed", "nowhere"], ["--out is missing"]),
@@ -182,6 +182,14 @@ def test_channel_counts_that_disagree(
     assert "channel" in line and "5" in line
 
 
+def test_glyph_views_of_oblong_images(tiny: dict[str, Any]) -> None:
+    """Training would squeeze them, evaluation would cut their centre out."""
+    images = torch.randint(0, 256, (80, 1, 8, 12), dtype=torch.uint8)
+    with pytest.raises(UserError, match="preset 'glyph' has no crop: it takes square images"):
+        byol.pretrain(images, out="run", **{**tiny, "preset": "glyph"})
+    assert not Path("run").exists()
+
+
 def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(
     tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,7 +237,8 @@ def test_disk_full_half_way_through_a_save(
         with pytest.raises(UserError, match=r"cannot save .*No space left on device.* intact"):
             byol.pretrain("digits", out="run", **{**tiny, "checkpoint_every": "1st"})
     assert checkpoint.load(RunDirectory("run").last_checkpoint)["step"] == 2
-    assert [file.name for file in RunDirectory("run").checkpoints.iterdir() if file.suffix == ".tmp"] == []
+    names = {file.name for file in RunDirectory("run").checkpoints.iterdir()}
+    assert names == {"last.ckpt", "initial.safetensors"}
     byol.pretrain(resume="run")
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from byol.augment.evaluation import Preprocess
 from byol.core.backbone import Backbone, build_backbone
 from byol.errors import UserError
-from byol.rundir import write_atomically
+from byol.rundir import write_atomically, written_whole
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -55,15 +55,9 @@ def save_weights(net: nn.Module, file: Path) -> None:
 
     # A clone each: tied weights share memory, which safetensors refuses to write twice.
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in net.state_dict().items()}
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
+    with written_whole(file) as temporary:
         # Not save_file: its files are readable by their owner only.
         temporary.write_bytes(save(state))
-        temporary.replace(file)
-    except OSError as error:
-        raise UserError(f"cannot save {file}: {error}. What was saved there before is intact") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_backbone(run_or_bundle: str | Path, net: nn.Module | None = None) -> Backbone:

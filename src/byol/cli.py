@@ -33,11 +33,16 @@ def main(words: Sequence[str] | None = None) -> int:
         # One line, also where the message quotes a library's.
         print("byol: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        return 141
+    except OSError as error:
+        if "--debug" in words:
+            raise
+        print(f"byol: error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("byol: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        return 141
 
 
 def _run(words: list[str]) -> int:
@@ -89,6 +94,8 @@ def _pretrain(words: list[str]) -> int:
     try:
         run = pretrain(**settings)
     except Interrupted as stopped:
+        if process_rank() != 0:
+            return 0  # Lightning kills the first process as soon as another one fails
         print(f"byol: {stopped}", file=sys.stderr)
         return stopped.exit_status
     if process_rank() == 0:

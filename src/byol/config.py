@@ -50,14 +50,15 @@ class PretrainConfig:
     """Length of training: 100 or 100ep epochs, 500st optimizer steps."""
     warmup: str | None = None
     """Linear warm-up: epochs, steps (500st) or a share of the run (5%). Default: 10 epochs, at most a
-    tenth of the run."""
-    optimizer: Optimizer = "lars"
-    """lars as published, adamw, or sgd with momentum 0.9."""
+    quarter of the run; simsiam none."""
+    optimizer: Optimizer | None = None
+    """lars as published, adamw, or sgd with momentum 0.9. Default: lars, simsiam sgd."""
     base_lr: float | None = None
     """Learning rate per 256 images: lr = base-lr x batch-size / 256. Default: lars as published for
     this number of epochs, adamw 0.002, sgd 0.05."""
     weight_decay: float | None = None
-    """On all weights but biases and norms. Default: lars as published, adamw 0.0001, sgd 0.0001."""
+    """On all weights but biases and norms (simsiam: on all). Default: lars as published, adamw 0.0001,
+    sgd 0.0001."""
     tau: float | None = None
     """Decay rate of the target at the first step; it rises to 1 along a cosine. Default: as published
     for this number of epochs."""

@@ -1,7 +1,10 @@
 """The run directory: the name of every file in it, and how each is read and written."""
 
+import itertools
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +52,12 @@ class RunDirectory:
         """Return the resolved settings of the run."""
         import yaml
 
-        values: dict[str, Any] = yaml.safe_load(self.config_file.read_text())
+        try:
+            values = yaml.safe_load(self.config_file.read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.config_file} is damaged: {error}") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{self.config_file} is damaged: it holds no settings")
         return values
 
     def write_config(self, values: dict[str, Any]) -> None:
@@ -82,10 +90,7 @@ class RunDirectory:
 
     def results(self) -> list[dict[str, Any]]:
         """Return the records of results.json, oldest first; empty where nothing was evaluated."""
-        if not self.results_file.is_file():
-            return []
-        records: list[dict[str, Any]] = json.loads(self.results_file.read_text())
-        return records
+        return read_records(self.results_file)
 
     def append_results(self, records: list[dict[str, Any]]) -> None:
         """Add records to results.json."""
@@ -94,20 +99,54 @@ class RunDirectory:
 
 def append_records(file: Path, records: list[dict[str, Any]]) -> None:
     """Add records to a JSON list, made if it is missing."""
-    before = json.loads(file.read_text()) if file.is_file() else []
-    lines = ",\n".join("  " + json.dumps(record) for record in [*before, *records])
+    lines = ",\n".join("  " + json.dumps(record) for record in [*read_records(file), *records])
     write_atomically(file, f"[\n{lines}\n]\n")
 
 
+def read_records(file: Path) -> list[dict[str, Any]]:
+    """Return the records of a JSON list; none where there is no file.
+
+    Raises:
+        UserError: the file holds something else.
+    """
+    try:
+        records = json.loads(file.read_text()) if file.is_file() else []
+    except ValueError as error:
+        raise UserError(f"{file} is damaged: {error}") from error
+    if not isinstance(records, list):
+        raise UserError(f"{file} holds no list of results")
+    return records
+
+
 def write_atomically(file: Path, text: str) -> None:
-    """Write to a file of the same folder, then rename: readers see the old text or the new one."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """Write a text; readers see the old one or the new one."""
+    with written_whole(file) as temporary:
+        temporary.write_text(text)
+
+
+@contextmanager
+def written_whole(file: Path) -> Iterator[Path]:
+    """Give a temporary file of the same folder to write; then flush it to the disk and rename it.
+
+    Raises:
+        UserError: the disk is full or not writable; what was in `file` before is intact.
+    """
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        temporary.write_text(text)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
         temporary.replace(file)
+    except OSError as error:
+        raise UserError(f"cannot save {file}: {error}. What was saved there before is intact") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def free_path(stem: str) -> Path:
+    """Return the first of STEM-1, STEM-2, ... that does not exist."""
+    return next(path for number in itertools.count(1) if not (path := Path(f"{stem}-{number}")).exists())
 
 
 def _is_up_to(line: str, step: int) -> bool:

@@ -49,7 +49,7 @@ def test_the_bank_is_limited_and_the_same_every_time(
     backbone: Backbone, digits: Source, preprocess: Preprocess
 ) -> None:
     train, held = Subset(digits.train, torch.arange(1000)), Subset(digits.train, torch.arange(1000, 1297))
-    few = [holdout_knn(backbone, preprocess, train, held, bank_limit=30) for _ in range(2)]
+    few = [holdout_knn(backbone, preprocess, train, held, limit=300) for _ in range(2)]
     assert few[0] == few[1] < holdout_knn(backbone, preprocess, train, held)
 
 

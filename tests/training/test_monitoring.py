@@ -119,6 +119,9 @@ def test_clock_tells_waiting_from_working(monkeypatch: pytest.MonkeyPatch) -> No
         clock.batch_starts()
         now += 3.0  # a step on 8 images
         clock.batch_ends(8)
-        now += 100.0  # measuring and saving count as neither
+        with clock.set_aside():
+            now += 100.0  # measuring and saving count as neither
         clock.loop_continues()
     assert clock.read() == {"images_per_second": 2.0, "data_wait": 0.25}
+    now += 4.0
+    assert clock.read() == {"images_per_second": 0.0, "data_wait": 0.0}

@@ -1,6 +1,7 @@
 """A run from start to end: what it writes, and that it can be repeated exactly."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,28 @@ def test_every_method_optimizer_and_precision_runs(
     low, high = (-1, 1) if settings.get("method") == "simsiam" else (0, 8)
     assert len(losses) == 3 and all(low <= loss <= high for loss in losses)
     assert all(value.dtype == torch.float32 for value in run.backbone().parameters())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_step_trains_like_the_eager_one(tiny: dict[str, Any], tmp_path: Path) -> None:
+    settings = {**tiny, "accumulate": 2}
+    eager = byol.pretrain("digits", out=str(tmp_path / "eager"), **settings)
+    compiled = byol.pretrain("digits", out=str(tmp_path / "compiled"), compile="on", **settings)
+    losses = [[m["loss"] for m in run.metrics() if "loss" in m] for run in (eager, compiled)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_simsiam_has_its_own_published_settings(tiny: dict[str, Any], tmp_path: Path) -> None:
+    """arXiv 2011.10566, section 3: SGD, learning rate 0.05 per 256 images, decay 1e-4 on all, no warm-up."""
+    settings = {name: value for name, value in tiny.items() if name != "optimizer"}
+    run = byol.pretrain(
+        "digits", out=str(tmp_path / "run"), method="simsiam", **{**settings, "epochs": "1st"}
+    )
+    state = load(RunDirectory(run.path).last_checkpoint)
+    assert {group["weight_decay"] for group in state["optimizer"]["param_groups"]} == {1e-4}
+    assert {group["momentum"] for group in state["optimizer"]["param_groups"]} == {0.9}
+    assert run.metrics()[-1]["lr"] == pytest.approx(0.05 * 64 / 256)
 
 
 def test_own_network_tensor_and_dataset(tiny: dict[str, Any], tmp_path: Path) -> None:

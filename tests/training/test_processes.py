@@ -1,5 +1,8 @@
 """Several processes on one machine: one run directory, one set of lines, the same images an epoch."""
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,24 @@ def test_two_processes_make_one_run_and_resume(byol_command: Any, tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
     resumed = byol_command("pretrain", "--resume", "run", "--devices", "1", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
+
+
+@pytest.mark.slow
+def test_stop_signal_to_two_processes_saves_and_resumes(byol_command: Any, tmp_path: Path) -> None:
+    words = [word if word != "6st" else "2000st" for word in WORDS]
+    command = [sys.executable, "-m", "byol", *words, "--out", "run"]
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    run = RunDirectory(tmp_path / "run")
+    deadline = time.monotonic() + 120
+    while '"step": 8,' not in (run.metrics_file.read_text() if run.metrics_file.is_file() else ""):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert errors.count("byol pretrain --resume run") == 1
+    step = load(run.last_checkpoint)["step"]
+    assert step >= 8 and step % 5 == 0  # the processes ask each other every five steps
 
 
 @pytest.mark.slow

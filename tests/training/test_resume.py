@@ -1,6 +1,7 @@
 """Interrupted runs: however they end, resuming gives what an uninterrupted run gives."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 import byol
+from byol.data.decode import unreadable
+from byol.data.folder import FileImages
 from byol.rundir import RunDirectory
 from tests.training.test_pretrain import assert_same_run
 
@@ -93,6 +96,56 @@ def test_resuming_a_finished_run_changes_nothing(uninterrupted: Path, byol_comma
     done = byol_command("pretrain", "--resume", str(uninterrupted))
     assert done.returncode == 0, done.stderr
     assert RunDirectory(uninterrupted).metrics_file.read_text() == before
+
+
+def test_signals_are_given_back(tiny: dict[str, Any], tmp_path: Path) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    byol.pretrain("digits", out=str(tmp_path / "run"), **{**tiny, "epochs": "1st"})
+    after = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    assert after == before
+
+
+def test_data_that_have_changed_are_refused(tiny: dict[str, Any], photographs: Path, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    shutil.copytree(photographs, pictures)
+    settings = {**tiny, "image_size": 32, "batch_size": 8, "epochs": "2st", "num_workers": 0}
+    run = byol.pretrain(f"folder:{pictures}", out=str(tmp_path / "run"), **settings)
+    (pictures / "cats" / "01.png").rename(pictures / "cats" / "99.png")
+    with pytest.raises(byol.UserError, match="the data have changed since the run was saved"):
+        byol.pretrain(resume=run.path)
+
+
+def test_other_data_or_backbone_are_refused(tiny: dict[str, Any], tmp_path: Path) -> None:
+    run = byol.pretrain("digits", out=str(tmp_path / "run"), **{**tiny, "epochs": "1st"})
+    for given in ({"data": "cifar10"}, {"backbone": "resnet50"}):
+        with pytest.raises(byol.UserError, match=f"not --{next(iter(given))}"):
+            byol.pretrain(resume=run.path, **given)
+
+
+def test_image_that_breaks_in_the_middle_can_be_mended(
+    tiny: dict[str, Any], photographs: Path, tmp_path: Path
+) -> None:
+    """The run is saved at the step before; mending the file and resuming equals a run without a break."""
+    pictures = tmp_path / "pictures"
+    shutil.copytree(photographs, pictures)
+    settings = {**tiny, "image_size": 32, "batch_size": 8, "epochs": "6st", "num_workers": 0}
+    settings |= {"checkpoint_every": "6st", "knn_every": "0"}
+    whole = byol.pretrain(f"folder:{pictures}", out=str(tmp_path / "whole"), **settings)
+    original = FileImages.__getitem__
+    reads = []
+
+    def breaking(self: FileImages, index: int) -> Any:
+        reads.append(index)
+        if len(reads) == 30:
+            raise unreadable("cats/01.png", OSError("the disk hiccuped"))
+        return original(self, index)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FileImages, "__getitem__", breaking)
+        with pytest.raises(byol.UserError, match=r"cats/01\.png"):
+            byol.pretrain(f"folder:{pictures}", out=str(tmp_path / "broken"), **settings)
+    resumed = byol.pretrain(resume=tmp_path / "broken")
+    assert_same_run(whole.path, resumed.path)
 
 
 def test_streamed_data_resume_exactly(tiny: dict[str, Any], photographs: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from byol.data.labels import checked_labels, checked_names
 from byol.errors import UserError
 from byol.types import ImageSet
 
-__all__ = ["Concatenation", "DatasetImages", "Subset", "TensorImages", "resident"]
+__all__ = ["Concatenation", "DatasetImages", "Subset", "TensorImages", "in_memory", "resident"]
 
 
 class TensorImages:
@@ -122,6 +122,14 @@ def resident(image_set: ImageSet, limit_bytes: int = 2 * 1024**3, largest_side: 
     if max(first.shape[1:]) > largest_side or first.numel() * len(image_set) > limit_bytes:
         return None
     return _stacked(image_set, first.shape)
+
+
+def in_memory(image_set: ImageSet) -> ImageSet:
+    """Return the same images held as one tensor where `resident` finds that sensible, else as they are."""
+    images = None if isinstance(image_set, TensorImages) else resident(image_set)
+    if images is None:
+        return image_set
+    return TensorImages(images, image_set.labels, image_set.class_names, image_set.keys)
 
 
 def _stacked(image_set: ImageSet, shape: torch.Size) -> Tensor | None:

@@ -1,6 +1,7 @@
 """Named sets that torchvision downloads, with the splits as published."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +24,13 @@ def open_torchvision(name: str, channels: int | None = None, data_dir: str = "./
     Raises:
         UserError: the download fails, or the files are damaged.
     """
+    from filelock import FileLock
+
     try:
-        parts = TORCHVISION_SETS[name](data_dir)
+        Path(data_dir).mkdir(parents=True, exist_ok=True)
+        # One process downloads, the others of the same machine then find the files.
+        with FileLock(Path(data_dir) / f".{name.replace('/', '-')}.lock"):
+            parts = TORCHVISION_SETS[name](data_dir)
     # No network, a checksum that differs, an archive cut short: each library raises its own.
     except Exception as error:
         raise UserError(

@@ -1,6 +1,5 @@
 """`byol embed`: the vectors of a whole split, in the order of its images, as a file."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from byol.data.source import Source
 from byol.errors import UserError, unknown
 from byol.evaluation.features import cached, extract, fingerprint
 from byol.evaluation.target import Data, Target, check_channels, chosen_device, open_data, open_target
+from byol.rundir import written_whole
 from byol.types import Features, ImageSet
 
 SPLITS = ("train", "test", "unlabeled", "all")
@@ -111,16 +111,9 @@ def _joined(parts: list[Features]) -> Features:
 
 
 def _write(file: Path, features: Features) -> None:
-    """Write to a file of the same folder, then rename."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
+    """Write the whole file, or leave what was there."""
+    with written_whole(file) as temporary:
         WRITERS[file.suffix](temporary, features)
-        temporary.replace(file)
-    except OSError as error:
-        raise UserError(f"cannot write '{file}': {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_parquet(file: Path, features: Features) -> None:

@@ -1,7 +1,6 @@
 """Features: the vectors of a whole image set from a frozen network, extracted once and kept."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from byol.augment.evaluation import Preprocess
 from byol.data.images import resident
 from byol.evaluation.batches import preprocessed_batches
+from byol.rundir import written_whole
 from byol.types import Features, ImageSet
 
 _FORMAT = "byol features 1"
@@ -148,11 +148,6 @@ def _read(file: Path, count: int) -> Tensor | None:
 def _write(file: Path, vectors: Tensor) -> None:
     from safetensors.torch import save
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
+    with written_whole(file) as temporary:
         # save_file would make a file that nobody else may read, whatever the umask.
         temporary.write_bytes(save({"vectors": vectors.contiguous()}))
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -19,17 +19,16 @@ def holdout_knn(
     train_images: ImageSet,
     holdout: ImageSet,
     device: torch.device | str = "cpu",
-    bank_limit: int = 10_000,
+    limit: int = 10_000,
     num_workers: int = 0,
 ) -> float:
     """Return the kNN accuracy 0-1 on a labelled hold-out.
 
-    The bank is all of `train_images`, or the same random `bank_limit` of them every time.
+    Of each set at most `limit` images are used, the same random ones every time.
     """
     assert train_images.labels is not None
+    bank_images, holdout = _at_most(train_images, limit), _at_most(holdout, limit)
     assert holdout.labels is not None
-    order = torch.randperm(len(train_images), generator=derived_generator(0))
-    bank_images = Subset(train_images, order[:bank_limit].sort().values)
     bank = extract(backbone, preprocess, bank_images, device=device, num_workers=num_workers)
     held = extract(backbone, preprocess, holdout, device=device, num_workers=num_workers)
     assert bank.labels is not None
@@ -39,6 +38,13 @@ def holdout_knn(
         bank.vectors.to(device), bank.labels, held.vectors.to(device), k, TEMPERATURE, num_classes
     )
     return accuracy(scores.cpu(), holdout.labels)
+
+
+def _at_most(images: ImageSet, limit: int) -> ImageSet:
+    if len(images) <= limit:
+        return images
+    order = torch.randperm(len(images), generator=derived_generator(0))
+    return Subset(images, order[:limit].sort().values)
 
 
 def std_of_normalized(projections: Tensor) -> float:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from byol.data.images import Subset
+from byol.data.images import Subset, in_memory
 from byol.data.source import Source
 from byol.data.splits import holdout_split
 from byol.errors import UserError
@@ -67,12 +67,12 @@ def divide(source: Source, holdout: float) -> Task:
         )
     if source.test is not None and source.test.labels is not None:
         fit, choice = holdout_split(len(source.train), labels, holdout or HOLDOUT, 0)
-        return Task(source.name, source.train, fit, choice, source.test, "test")
+        return Task(source.name, in_memory(source.train), fit, choice, in_memory(source.test), "test")
     rest, held = holdout_split(len(source.train), labels, holdout, 0)
     if len(held) == 0:
         raise UserError(
             f"{source.name} has no test split and nothing is held out of train: there is nothing to score"
         )
-    train = Subset(source.train, rest)
+    train, scored = in_memory(Subset(source.train, rest)), in_memory(Subset(source.train, held))
     fit, choice = holdout_split(len(rest), labels[rest], HOLDOUT, 0)
-    return Task(source.name, train, fit, choice, Subset(source.train, held), "holdout")
+    return Task(source.name, train, fit, choice, scored, "holdout")

@@ -14,7 +14,7 @@ from byol.evaluation.features import extract
 from byol.evaluation.results import print_table
 from byol.evaluation.run import evaluate
 from byol.reporting.demo_picture import draw_demo
-from byol.rundir import RunDirectory
+from byol.rundir import RunDirectory, free_path
 from byol.settings import read_yaml, recipe_text
 from byol.training.run import Run, pretrain
 
@@ -36,7 +36,7 @@ def demo(out: str | None = None, seed: int = 0, **settings: Any) -> Run:
         UserError: the directory exists, or a setting is wrong.
     """
     started = time.monotonic()
-    path = Path(out) if out is not None else _free_path()
+    path = Path(out) if out is not None else free_path("runs/demo")
     with _one_thread():
         return _demo(path, seed, settings, started)
 
@@ -44,7 +44,7 @@ def demo(out: str | None = None, seed: int = 0, **settings: Any) -> Run:
 def _demo(path: Path, seed: int, settings: dict[str, Any], started: float) -> Run:
     print("Pretraining on 8x8 images of handwritten digits, without their labels.", flush=True)
     recipe = read_yaml(PretrainConfig, recipe_text(RECIPE), f"recipe {RECIPE}")
-    run = pretrain(**{**recipe, "seed": seed, "devices": 1, **settings, "out": str(path)})
+    run = pretrain(**{**recipe, "seed": seed, "devices": 1, "compile": "off", **settings, "out": str(path)})
     print("Evaluating on the 500 test images: 1, 5, 10 and all labels per class.", flush=True)
     print_table(evaluate(run.path, protocol="knn,logistic", labels="1,5,10,all", draws=5, baselines=True))
     picture = _draw(run)
@@ -75,10 +75,3 @@ def _draw(run: Run) -> Path:
     file = run.path / "demo.png"
     draw_demo(file, run.metrics(), features, source.test)
     return file
-
-
-def _free_path() -> Path:
-    number = 1
-    while Path(f"runs/demo-{number}").exists():
-        number += 1
-    return Path(f"runs/demo-{number}")

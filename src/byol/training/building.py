@@ -103,11 +103,12 @@ def _learner(
 
 
 def _optimizer_settings(config: PretrainConfig, durations: Lengths) -> OptimizerSettings:
-    assert config.base_lr is not None and config.weight_decay is not None
+    assert config.base_lr is not None and config.weight_decay is not None and config.optimizer is not None
     return OptimizerSettings(
         config.optimizer,
         config.base_lr * config.batch_size / 256,
         config.weight_decay,
+        config.method == "simsiam",
         durations.warmup,
         durations.total,
     )

@@ -3,7 +3,8 @@
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -16,6 +17,7 @@ from byol.rundir import RunDirectory
 from byol.training import checkpoint
 from byol.training.errors import Interrupted, NonFiniteError
 from byol.training.module import Pretraining
+from byol.training.preparation import Lengths
 from byol.training.progress import Progress
 from byol.training.watch import COLLAPSED_STD, collapse_message
 
@@ -34,7 +36,7 @@ class StepEnd(L.Callback):
         # Here and not earlier: Lightning has just installed its own signal handlers.
         for start in self.starts:
             start()
-        self.clock.loop_continues()
+        self.clock.start()
 
     def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, batch_index: int) -> None:
         self.clock.batch_starts()
@@ -50,33 +52,44 @@ class StepEnd(L.Callback):
 
 
 class Clock:
-    """Seconds spent in steps and waiting for the next batch since the last reading."""
+    """Images per second, and the share of time spent waiting for the next batch, since the last reading.
+
+    The rate is images over the time that passed, so that it holds where a step is only queued when
+    its call returns; time set aside (kNN, saving) is left out.
+    """
 
     def __init__(self) -> None:
-        self.images = 0
-        self.working = self.waiting = 0.0
-        self.mark = time.perf_counter()
+        self.start()
+
+    def start(self) -> None:
+        """Begin to count."""
+        self.began = self.mark = time.perf_counter()
+        self.images, self.waiting, self.aside = 0, 0.0, 0.0
 
     def batch_starts(self) -> None:
         """The batch has arrived."""
-        now = time.perf_counter()
-        self.waiting += now - self.mark
-        self.mark = now
+        self.waiting += time.perf_counter() - self.mark
 
     def batch_ends(self, images: int) -> None:
         """The step is done (on a GPU: queued)."""
-        self.working += time.perf_counter() - self.mark
         self.images += images
 
     def loop_continues(self) -> None:
-        """The actions between steps are done; they count neither as work nor as waiting."""
+        """Everything between two steps is done; what follows is waiting."""
         self.mark = time.perf_counter()
+
+    @contextmanager
+    def set_aside(self) -> Iterator[None]:
+        """Leave what happens inside out of the count."""
+        began = time.perf_counter()
+        yield
+        self.aside += time.perf_counter() - began
 
     def read(self) -> dict[str, float]:
         """Return images per second and the share of time spent waiting, and start anew."""
-        seconds = max(self.working + self.waiting, 1e-9)
+        seconds = max(time.perf_counter() - self.began - self.aside, 1e-9)
         rates = {"images_per_second": self.images / seconds, "data_wait": self.waiting / seconds}
-        self.images, self.working, self.waiting = 0, 0.0, 0.0
+        self.start()
         return rates
 
 
@@ -89,33 +102,31 @@ class Monitor:
         progress: Progress,
         clock: Clock,
         log_metrics: Callable[[dict[str, float], int], None],
-        log_steps: int,
-        knn_steps: int,
+        durations: Lengths,
         measure_knn: Callable[[Pretraining], float] | None,
     ) -> None:
-        """Log every `log_steps`; measure kNN every `knn_steps` (0: never) where there are labels."""
+        """Log, and measure kNN where there are labels, as often as `durations` say (0: never)."""
         self.run = run
         self.progress = progress
         self.clock = clock
         self.log_metrics = log_metrics
-        self.log_steps = log_steps
-        self.knn_steps = knn_steps
+        self.log_steps = durations.log
+        self.knn_steps = durations.knn
         self.measure_knn = measure_knn
         self.alarmed = False
 
     def __call__(self, module: Pretraining) -> None:
         last = module.step == module.settings.total_steps
         if self.measure_knn and self.knn_steps and (module.step % self.knn_steps == 0 or last):
-            self._write(module, {"knn": self.measure_knn(module)})
+            with self.clock.set_aside():
+                knn = self.measure_knn(module)
+            self._write(module, {"knn": knn})
         if module.step % self.log_steps == 0 or last:
             self._log(module)
 
     def _log(self, module: Pretraining) -> None:
         if bool(module.watch.nonfinite):
-            raise NonFiniteError(
-                f"the loss is not finite by step {module.step}. The last good checkpoint is kept. "
-                "Lower --base-lr, lengthen --warmup, or use --precision fp32"
-            )
+            raise NonFiniteError(module.step)
         record = module.watch.summary()
         record |= {"lr": module.last_learning_rate, "tau": module.learner.tau}
         collapsed = record["std"] < COLLAPSED_STD and module.step > module.settings.warmup_steps
@@ -142,11 +153,15 @@ class Checkpoints:
         self,
         run: RunDirectory,
         config: dict[str, Any],
+        data: dict[str, Any],
         architecture: dict[str, Any] | None,
         every_steps: int,
+        clock: Clock,
     ) -> None:
+        self.clock = clock
         self.run = run
         self.config = config
+        self.data = data
         self.architecture = architecture
         self.every_steps = every_steps
         self.saved_step = -1
@@ -160,12 +175,13 @@ class Checkpoints:
         """Save now, unless this step is saved already."""
         if module.step == self.saved_step or not module.trainer.is_global_zero:
             return
-        state = checkpoint.checkpoint_of(module, module.trainer.optimizers[0], self.config)
-        checkpoint.save(state, self.run.last_checkpoint)
-        self._save_bundle(module)
+        with self.clock.set_aside():
+            self._write(module)
         self.saved_step = module.step
 
-    def _save_bundle(self, module: Pretraining) -> None:
+    def _write(self, module: Pretraining) -> None:
+        state = checkpoint.checkpoint_of(module, module.trainer.optimizers[0], self.config, self.data)
+        checkpoint.save(state, self.run.last_checkpoint)
         origin = {
             "method": self.config["method"],
             "data": self.config["data"],
@@ -173,6 +189,14 @@ class Checkpoints:
             "seed": self.config["seed"],
         }
         save_bundle(self.run.model, module.learner.backbone, self.architecture, origin)
+
+
+_AGREE_EVERY = 5
+"""Optimizer steps."""
+
+
+def _several_processes() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 class StopOnSignal:
@@ -187,12 +211,17 @@ class StopOnSignal:
         self.before: dict[int, Any] = {}
 
     def install(self) -> None:
-        """Take over the signals; only a process's main thread may."""
-        if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self._receive) for number in self._SIGNALS}
+        """Take over the signals; only a process's main thread may.
+
+        Called before Lightning runs, and again after it has installed handlers of its own.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            return
+        replaced: dict[int, Any] = {n: signal.signal(n, self._receive) for n in self._SIGNALS}
+        self.before = self.before or replaced
 
     def uninstall(self) -> None:
-        """Give the signals back."""
+        """Give the signals back to whoever had them before the run."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
@@ -200,15 +229,22 @@ class StopOnSignal:
         number = self._agreed(module)
         if number:
             self.save(module)
+            if _several_processes():
+                dist.barrier()  # one that ended while another still saves would have that one killed
             raise Interrupted(number, self.run_path)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
 
     def _agreed(self, module: Pretraining) -> int:
-        """Return the signal that any process received, the same on all of them."""
-        if not (dist.is_available() and dist.is_initialized()):
+        """Return the signal that any process received, the same on all of them.
+
+        Several processes ask each other every few steps: the answer makes the host wait for the device.
+        """
+        if not _several_processes():
             return self.received
+        if module.step % _AGREE_EVERY:
+            return 0
         flag = torch.tensor(self.received, device=module.device)
         dist.all_reduce(flag, op=dist.ReduceOp.MAX)
         return int(flag)

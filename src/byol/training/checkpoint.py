@@ -1,6 +1,5 @@
 """Checkpoints: everything that resuming needs, as tensors and plain data, written whole or not at all."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +7,17 @@ import torch
 from torch.optim import Optimizer
 
 from byol.errors import UserError
+from byol.rundir import written_whole
 from byol.training.errors import NonFiniteError
 from byol.training.module import Pretraining
+from byol.training.preparation import PreparedData
 
 _FORMAT = 1
 
 
-def checkpoint_of(module: Pretraining, optimizer: Optimizer, config: dict[str, Any]) -> dict[str, Any]:
+def checkpoint_of(
+    module: Pretraining, optimizer: Optimizer, config: dict[str, Any], data: dict[str, Any]
+) -> dict[str, Any]:
     """Return the state of a run between two optimizer steps.
 
     Randomness needs no state: it is derived from the seed and the step.
@@ -23,10 +26,7 @@ def checkpoint_of(module: Pretraining, optimizer: Optimizer, config: dict[str, A
         NonFiniteError: a loss since the last checkpoint, or a weight, is not finite.
     """
     if bool(module.watch.nonfinite) or not _all_finite(module):
-        raise NonFiniteError(
-            f"the loss or a weight is not finite at step {module.step}; the step is not saved. "
-            "Lower --base-lr, lengthen --warmup, or use --precision fp32"
-        )
+        raise NonFiniteError(module.step)
     return {
         "format": _FORMAT,
         "step": module.step,
@@ -34,35 +34,43 @@ def checkpoint_of(module: Pretraining, optimizer: Optimizer, config: dict[str, A
         "watch": module.watch.state_dict(),
         "optimizer": optimizer.state_dict(),
         "config": config,
+        "data": data,
     }
+
+
+def check_data(checkpoint: dict[str, Any], data: PreparedData) -> None:
+    """Raise UserError unless the images are those that the run was trained on: order and schedule
+    follow from them."""
+    before, now = checkpoint["data"], data.identity()
+    if before != now:
+        raise UserError(
+            f"the data have changed since the run was saved ({before['images']} images then, "
+            f"{now['images']} now, or other names): restore them, or start a new run"
+        )
 
 
 def restore(module: Pretraining, optimizer: Optimizer, checkpoint: dict[str, Any]) -> None:
     """Put a checkpoint's state into a freshly built run."""
-    module.learner.load_state_dict(checkpoint["learner"])
+    try:
+        module.learner.load_state_dict(checkpoint["learner"])
+    except RuntimeError as error:
+        raise UserError(f"the checkpoint does not fit the network: {error}") from error
     module.watch.load_state_dict(checkpoint["watch"])
     optimizer.load_state_dict(checkpoint["optimizer"])
     module.step = checkpoint["step"]
 
 
 def save(checkpoint: dict[str, Any], file: Path) -> None:
-    """Write to a temporary file beside `file`, flush it to the disk, rename it.
+    """Write a checkpoint whole.
 
     Raises:
         UserError: the disk is full or not writable; the checkpoint that was there is intact.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.tmp")
-    try:
-        with temporary.open("wb") as stream:
+    with written_whole(file) as temporary, temporary.open("wb") as stream:
+        try:
             torch.save(checkpoint, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"cannot save {file}: {error}. What was saved there before is intact") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        except RuntimeError as error:  # torch's word for a failed write in the middle of its archive
+            raise OSError(str(error)) from error
 
 
 def load(file: Path) -> dict[str, Any]:

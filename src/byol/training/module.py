@@ -28,6 +28,8 @@ class OptimizerSettings:
     lr: float
     """Peak learning rate, scaled to the batch."""
     weight_decay: float
+    decay_all: bool
+    """Decay biases and norms too, as SimSiam does."""
     warmup_steps: int
     total_steps: int
 
@@ -35,6 +37,9 @@ class OptimizerSettings:
 def build_optimizer(settings: OptimizerSettings, learner: BYOL) -> Optimizer:
     """Return the optimizer over the learner's online parameters, in groups with explicit flags."""
     groups = parameter_groups(learner, learner.named_online_parameters(), settings.weight_decay)
+    if settings.decay_all:
+        for group in groups:
+            group["weight_decay"] = settings.weight_decay
     if settings.name == "lars":
         return LARS(groups, settings.lr)
     if settings.name == "adamw":

@@ -1,7 +1,10 @@
 """From settings to everything concrete: images, view specifications, sizes, lengths in steps."""
 
+import hashlib
 import os
+import shutil
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +13,8 @@ from torch.utils.data import Dataset
 
 from byol.augment.evaluation import Preprocess
 from byol.augment.presets import ViewSpec, normalization, preset_named
-from byol.config import PresetName, PretrainConfig
-from byol.data.images import Concatenation, Subset, TensorImages, resident
+from byol.config import Optimizer, PresetName, PretrainConfig
+from byol.data.images import Concatenation, Subset, in_memory, resident
 from byol.data.source import open_source, resolved_spec
 from byol.data.splits import holdout_split
 from byol.duration import Duration
@@ -38,6 +41,11 @@ class PreparedData:
     skipped: tuple[str, ...]
     """Names of unreadable images that were left out."""
 
+    def identity(self) -> dict[str, Any]:
+        """Return what tells these images from others by their names: resuming needs the same ones."""
+        digest = hashlib.sha256("\n".join(self.pretraining.keys).encode()).hexdigest()
+        return {"images": len(self.pretraining), "names": digest}
+
 
 def prepare_data(data: Data, config: PretrainConfig) -> PreparedData:
     """Open the data, split off the hold-out, and load into memory what fits.
@@ -46,21 +54,13 @@ def prepare_data(data: Data, config: PretrainConfig) -> PreparedData:
         UserError: anything the user can fix about the data.
     """
     source = open_source(data, channels=config.channels, data_dir=config.data_dir, on_error=config.on_error)
-    fraction = int(config.holdout) if config.holdout > 1 else config.holdout
-    train_indices, holdout_indices = holdout_split(len(source.train), source.train.labels, fraction)
-    train = _in_memory(Subset(source.train, train_indices))
-    holdout = _in_memory(Subset(source.train, holdout_indices))
+    train_indices, holdout_indices = holdout_split(len(source.train), source.train.labels, config.holdout)
+    train = in_memory(Subset(source.train, train_indices))
+    holdout = in_memory(Subset(source.train, holdout_indices))
     pretraining = train if source.unlabeled is None else Concatenation(train, source.unlabeled)
     name = resolved_spec(data) if isinstance(data, str) else source.name
     images = resident(pretraining)
     return PreparedData(name, train, holdout, pretraining, images, source.channels, source.skipped)
-
-
-def _in_memory(images: Subset) -> ImageSet:
-    tensor = resident(images)
-    if tensor is None:
-        return images
-    return TensorImages(tensor, images.labels, images.class_names, images.keys)
 
 
 def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
@@ -74,12 +74,18 @@ def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
         image_size=size,
         channels=data.channels,
         preset=preset,
+        optimizer=config.optimizer or _natural_optimizer(config),
+        data_dir=str(Path(config.data_dir).expanduser().absolute()),
+        backbone_weights=config.backbone_weights and str(Path(config.backbone_weights).absolute()),
         base_lr=defaults.base_lr if config.base_lr is None else config.base_lr,
         weight_decay=defaults.weight_decay if config.weight_decay is None else config.weight_decay,
         tau=defaults.tau if config.tau is None else config.tau,
     )
-    if data.images is None and preset_named(preset)[0].crop is None:
-        raise UserError(f"preset '{preset}' has no crop: it takes images of one size of at most 128 pixels")
+    has_crop = preset_named(preset)[0].crop is not None
+    if not has_crop and (data.images is None or data.images.shape[2] != data.images.shape[3]):
+        raise UserError(
+            f"preset '{preset}' has no crop: it takes square images of one size, at most 128 pixels"
+        )
     return config
 
 
@@ -122,12 +128,17 @@ def lengths(config: PretrainConfig, steps_per_epoch: int) -> Lengths:
     def steps(name: str) -> int:
         return Duration.parse(getattr(config, name), name).steps(steps_per_epoch, total)
 
-    warmup = min(10 * steps_per_epoch, total // 10) if config.warmup is None else steps("warmup")
+    warmup = _default_warmup(config, steps_per_epoch, total) if config.warmup is None else steps("warmup")
     if warmup >= total:
         raise UserError(
             f"the warm-up ({warmup} steps) is as long as the run ({total} steps): shorten --warmup"
         )
     return Lengths(total, warmup, max(1, steps("log_every")), steps("knn_every"), steps("checkpoint_every"))
+
+
+def _default_warmup(config: PretrainConfig, steps_per_epoch: int, total: int) -> int:
+    """Return ten epochs, as published, but at most a quarter of the run; SimSiam has no warm-up."""
+    return 0 if config.method == "simsiam" else min(10 * steps_per_epoch, total // 4)
 
 
 def worker_count(config: PretrainConfig) -> int:
@@ -139,8 +150,6 @@ def worker_count(config: PretrainConfig) -> int:
 
 def use_compile(config: PretrainConfig) -> bool:
     """Say whether to compile the step: never on a CPU unless asked to, nor without a C compiler."""
-    import shutil
-
     has_compiler = any(shutil.which(name) for name in ("cc", "gcc", "clang", "cl"))
     if config.compile == "on" and not has_compiler:
         raise UserError("--compile on needs a C compiler (gcc or clang); --compile auto does without")
@@ -163,9 +172,15 @@ def _optimizer_defaults(config: PretrainConfig, steps_per_epoch: int) -> LengthP
     """Return learning rate, weight decay and tau for this optimizer and length."""
     epochs = Duration.parse(config.epochs, "epochs").steps(steps_per_epoch) / steps_per_epoch
     published = preset_for(max(epochs, 1))
-    if config.optimizer == "lars":
+    optimizer = config.optimizer or _natural_optimizer(config)
+    if optimizer == "lars":
         return published
-    return LengthPreset(2e-3 if config.optimizer == "adamw" else 0.05, 1e-4, published.tau)
+    return LengthPreset(2e-3 if optimizer == "adamw" else 0.05, 1e-4, published.tau)
+
+
+def _natural_optimizer(config: PretrainConfig) -> Optimizer:
+    """Return the published optimizer of the method."""
+    return "sgd" if config.method == "simsiam" else "lars"
 
 
 def _with_crop_scale(spec: ViewSpec, smallest: float | None) -> ViewSpec:

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import torch
 from torch import nn
 
@@ -15,22 +14,24 @@ from byol.bundle import load_backbone
 from byol.config import PretrainConfig
 from byol.core.backbone import Backbone
 from byol.data.batches import BatchPlan
+from byol.data.decode import UnreadableImage
 from byol.errors import UserError
 from byol.evaluation.monitor import holdout_knn
-from byol.rundir import RunDirectory
+from byol.rundir import RunDirectory, free_path
 from byol.settings import settings_from
 from byol.training import checkpoint
 from byol.training.building import batches, build_module, save_initial_weights
 from byol.training.callbacks import Checkpoints, Clock, Monitor, StepEnd, StopOnSignal
 from byol.training.environment import environment
-from byol.training.errors import NonFiniteError
+from byol.training.errors import Interrupted
 from byol.training.module import Pretraining
 from byol.training.picture import FirstViews
-from byol.training.preparation import Data, Lengths, PreparedData, lengths, prepare_data, resolve
+from byol.training.preparation import Data, PreparedData, lengths, prepare_data, resolve, worker_count
 from byol.training.progress import Progress
-from byol.training.trainer import build_trainer, process_rank
+from byol.training.trainer import build_trainer, end_other_processes, process_rank
 
 _MAY_CHANGE_ON_RESUME = ("devices", "nodes", "num_workers", "debug")
+DEFAULT_DATA, DEFAULT_BACKBONE = PretrainConfig.data, PretrainConfig.backbone
 # Lightning starts the other processes with the same command; they must not choose another folder.
 _RUN_PATH_VARIABLE = "BYOL_RUN_PATH"
 
@@ -55,8 +56,8 @@ class Run:
 
 
 def pretrain(
-    data: Data = "digits",
-    backbone: str | nn.Module = "resnet18",
+    data: Data = DEFAULT_DATA,
+    backbone: str | nn.Module = DEFAULT_BACKBONE,
     *,
     hidden_layer: str | int | None = None,
     resume: str | Path | None = None,
@@ -81,7 +82,8 @@ def pretrain(
     """
     inputs = _Inputs(data, backbone, hidden_layer)
     # The weights and every step seed torch's global generator; the caller's is given back as it was.
-    with torch.random.fork_rng():
+    # Only the CPU's: asking for the GPUs' would start work on every one of them.
+    with torch.random.fork_rng(devices=[]):
         if resume is not None:
             return _resume(inputs, RunDirectory.existing(resume), settings)
         return _start(inputs, settings)
@@ -102,6 +104,16 @@ class _Inputs:
             name: value if isinstance(value, str) else f"<{type(value).__name__}>"
             for name, value in inputs.items()
         }
+
+    def conflicts(self, stored: dict[str, Any]) -> list[str]:
+        """Return what was named, and is neither the default nor what a stored run has."""
+        defaults = {"data": DEFAULT_DATA, "backbone": DEFAULT_BACKBONE}
+        given = {"data": self.data, "backbone": self.backbone}
+        return [
+            name
+            for name, value in given.items()
+            if isinstance(value, str) and value not in (defaults[name], stored.get(name))
+        ]
 
     @property
     def net(self) -> nn.Module | None:
@@ -124,17 +136,20 @@ def _start(inputs: _Inputs, settings: dict[str, Any]) -> Run:
 
 
 def _resume(inputs: _Inputs, run: RunDirectory, settings: dict[str, Any]) -> Run:
-    refused = [name for name in settings if name not in _MAY_CHANGE_ON_RESUME]
+    stored = run.config()
+    refused = [name for name in settings if name not in _MAY_CHANGE_ON_RESUME] + inputs.conflicts(stored)
     if refused:
         allowed = ", ".join("--" + name.replace("_", "-") for name in _MAY_CHANGE_ON_RESUME[:3])
         raise UserError(
             f"--resume continues a run as it was: only {allowed} may stand beside it, "
             f"not --{refused[0].replace('_', '-')}"
         )
-    config = settings_from(PretrainConfig, {**run.config(), **settings})
+    # The checkpoint holds the weights: those that the run started from are not read again.
+    config = settings_from(PretrainConfig, {**stored, **settings, "backbone_weights": None})
     state = checkpoint.load(run.last_checkpoint)
     data = inputs.data if not isinstance(inputs.data, str) else config.data
     prepared = prepare_data(data, config)
+    checkpoint.check_data(state, prepared)
 
     def begin(module: Pretraining) -> None:
         if module.plan.rank == 0:
@@ -166,24 +181,31 @@ def _train(
     module, architecture = build_module(config, data, plan, durations, inputs.net, inputs.hidden_layer)
     progress = Progress(durations.total)
     stored = stored_settings(config) if state is None else state["config"]
-    saving = Checkpoints(run, stored, architecture, durations.checkpoint)
+    saving = Checkpoints(run, stored, data.identity(), architecture, durations.checkpoint, step_end.clock)
     stop = StopOnSignal(saving.save, str(run.path))
-    if trainer.is_global_zero:
-        step_end.starts.append(FirstViews(run.views_picture, module, data, config))
-        step_end.actions.append(_monitor(run, progress, step_end.clock, trainer, durations, data))
-        if data.skipped:
-            progress.say(_skipped_message(data.skipped))
-    step_end.actions += [saving, stop]
     step_end.starts.append(stop.install)
     if state is not None:
         step_end.starts.append(lambda: checkpoint.restore(module, trainer.optimizers[0], state))
+    if trainer.is_global_zero:
+        step_end.starts.append(FirstViews(run.views_picture, module, data, config))
+        measure_knn = _knn_measure(data, config)
+        log_metrics = trainer.logger.log_metrics if trainer.logger else lambda values, step: None
+        monitor = Monitor(run, progress, step_end.clock, log_metrics, durations, measure_knn)
+        step_end.actions.append(monitor)
+        if data.skipped:
+            progress.say(_skipped_message(data.skipped))
+    step_end.actions += [saving, stop]
     start = 0 if state is None else state["step"]
     os.environ[_RUN_PATH_VARIABLE] = str(run.path)
+    stop.install()
     try:
         begin(module)
         trainer.fit(module, batches(config, data, plan, start, durations.total))
-    except UserError as error:
-        _remove_if_unsaved(run, error)
+    except Interrupted:
+        raise
+    except BaseException as error:
+        _leave_in_order(error, run, module, saving)
+        end_other_processes(trainer)
         raise
     finally:
         del os.environ[_RUN_PATH_VARIABLE]
@@ -197,31 +219,20 @@ def stored_settings(config: PretrainConfig) -> dict[str, Any]:
     return {name: value for name, value in asdict(config).items() if name not in ("out", "debug")}
 
 
-def _monitor(
-    run: RunDirectory,
-    progress: Progress,
-    clock: Clock,
-    trainer: L.Trainer,
-    durations: Lengths,
-    data: PreparedData,
-) -> Monitor:
-    assert trainer.logger is not None
-    labelled = data.train.labels is not None and len(data.holdout) > 0
+def _knn_measure(data: PreparedData, config: PretrainConfig) -> Callable[[Pretraining], float] | None:
+    """Return what measures kNN on the hold-out, or None without labels."""
+    if data.train.labels is None or len(data.holdout) == 0:
+        return None
+    workers = 0 if data.images is not None else worker_count(config)
 
-    def measure_knn(module: Pretraining) -> float:
+    def measure(module: Pretraining) -> float:
         backbone = module.learner.backbone
         assert backbone.preprocess is not None
-        return holdout_knn(backbone, backbone.preprocess, data.train, data.holdout, module.device)
+        return holdout_knn(
+            backbone, backbone.preprocess, data.train, data.holdout, module.device, num_workers=workers
+        )
 
-    return Monitor(
-        run,
-        progress,
-        clock,
-        trainer.logger.log_metrics,
-        durations.log,
-        durations.knn,
-        measure_knn if labelled else None,
-    )
+    return measure
 
 
 def _run_path(config: PretrainConfig) -> Path:
@@ -233,10 +244,7 @@ def _run_path(config: PretrainConfig) -> Path:
     if int(os.environ.get("WORLD_SIZE", 1)) > 1:
         raise UserError("several processes need the same run directory: give --out")
     name = "".join(letter if letter.isalnum() else "-" for letter in Path(config.data).name.strip("<>"))
-    number = 1
-    while Path(f"runs/{name}-{config.method}-{number}").exists():
-        number += 1
-    return Path(f"runs/{name}-{config.method}-{number}")
+    return free_path(f"runs/{name}-{config.method}")
 
 
 def _skipped_message(names: tuple[str, ...]) -> str:
@@ -254,7 +262,14 @@ def _write_run_files(
     save_initial_weights(run, module)
 
 
-def _remove_if_unsaved(run: RunDirectory, error: UserError) -> None:
-    """Leave nothing behind of a run that failed before it had anything to resume from."""
-    if not run.last_checkpoint.is_file() and not isinstance(error, NonFiniteError):
+def _leave_in_order(
+    error: BaseException, run: RunDirectory, module: Pretraining, saving: Checkpoints
+) -> None:
+    """Leave nothing behind of a run that failed before its first step; save one that meets an image
+    that cannot be read, so that it goes on from there once the image is mended."""
+    if module.plan.rank != 0:
+        return
+    if module.step == 0:
         shutil.rmtree(run.path, ignore_errors=True)
+    elif isinstance(error, UnreadableImage):
+        saving.save(module)

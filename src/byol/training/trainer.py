@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import warnings
 
 import lightning as L
@@ -52,6 +53,13 @@ def process_rank() -> int:
     from lightning.fabric.utilities.rank_zero import rank_zero_only
 
     return int(getattr(rank_zero_only, "rank", 0))
+
+
+def end_other_processes(trainer: L.Trainer) -> None:
+    """Kill the processes that Lightning started for this run: they would wait for this one for ever."""
+    launcher = trainer.strategy.launcher
+    if launcher is not None and trainer.is_global_zero:
+        launcher.kill(signal.SIGKILL)
 
 
 def _devices(config: PretrainConfig, on_gpu: bool) -> int:

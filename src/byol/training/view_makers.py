@@ -1,7 +1,5 @@
 """From a batch of the loader to two normalised views on the training device."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
@@ -11,8 +9,6 @@ from byol.augment.presets import ViewSpec
 from byol.augment.views import normalized, views
 from byol.data.batches import Batch, BatchPlan
 from byol.randomness import VIEWS, derived_generator
-
-ViewMaker = Callable[[Batch], tuple[Tensor, Tensor]]
 
 
 class ResidentViews(nn.Module):
