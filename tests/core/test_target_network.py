@@ -92,7 +92,7 @@ def test_each_call_moves_it_once(make_learner: MakeLearner) -> None:
     gaps = []
     for _ in range(3):
         pairs = zip(learner.online.parameters(), target_of(learner).network.parameters(), strict=True)
-        gaps.append(sum(float((online - target).abs().sum()) for online, target in pairs))
+        gaps.append(sum(float((online - target).detach().abs().sum()) for online, target in pairs))
         learner.update_moving_average()
     assert gaps[1] / gaps[0] == pytest.approx(0.75, rel=1e-5)
     assert gaps[2] / gaps[1] == pytest.approx(0.75, rel=1e-5)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import byol
 from byol.data.decode import unreadable
@@ -120,6 +121,19 @@ def test_other_data_or_backbone_are_refused(tiny: dict[str, Any], tmp_path: Path
     for given in ({"data": "cifar10"}, {"backbone": "resnet50"}):
         with pytest.raises(byol.UserError, match=f"not --{next(iter(given))}"):
             byol.pretrain(resume=run.path, **given)
+
+
+def test_failed_resume_leaves_the_run_alone(tiny: dict[str, Any], tmp_path: Path) -> None:
+    """The checkpoint of one network, resumed with another: refused, and nothing is removed."""
+    settings = {name: value for name, value in tiny.items() if name != "backbone"} | {"epochs": "1st"}
+    nets = [
+        torch.nn.Sequential(torch.nn.Conv2d(1, width, 3), torch.nn.AdaptiveAvgPool2d(1)) for width in (8, 9)
+    ]
+    run = byol.pretrain("digits", nets[0], out=str(tmp_path / "run"), **settings)
+    files = sorted(run.path.rglob("*"))
+    with pytest.raises(byol.UserError, match="the checkpoint does not fit the network"):
+        byol.pretrain(backbone=nets[1], resume=run.path)
+    assert sorted(run.path.rglob("*")) == files
 
 
 def test_image_that_breaks_in_the_middle_can_be_mended(

@@ -21,21 +21,27 @@ from byol.training.preparation import Lengths
 from byol.training.progress import Progress
 from byol.training.watch import COLLAPSED_STD, collapse_message
 
-StepAction = Callable[[Pretraining], None]
 
+class BetweenSteps(L.Callback):
+    """What happens when training starts and after every optimizer step, in this order."""
 
-class StepEnd(L.Callback):
-    """Calls `starts` when training starts and `actions` after every optimizer step, in order."""
-
-    def __init__(self, clock: "Clock") -> None:
+    def __init__(
+        self, clock: "Clock", saving: "Checkpoints", stop: "StopOnSignal", state: dict[str, Any] | None
+    ) -> None:
         self.clock = clock
-        self.starts: list[Callable[[], None]] = []
-        self.actions: list[StepAction] = []
+        self.saving = saving
+        self.stop = stop
+        self.state = state
+        # Of the first process only.
+        self.monitor: Monitor | None = None
+        self.first_views: Callable[[], None] | None = None
 
     def on_train_start(self, trainer: L.Trainer, module: Any) -> None:
-        # Here and not earlier: Lightning has just installed its own signal handlers.
-        for start in self.starts:
-            start()
+        self.stop.install()  # again: Lightning has just installed handlers of its own
+        if self.state is not None:
+            checkpoint.restore(module, trainer.optimizers[0], self.state)
+        if self.first_views is not None:
+            self.first_views()
         self.clock.start()
 
     def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, batch_index: int) -> None:
@@ -46,8 +52,11 @@ class StepEnd(L.Callback):
     ) -> None:
         self.clock.batch_ends(module.plan.micro_batch_size * module.plan.processes)
         if (batch.position + 1) % module.plan.accumulate == 0:
-            for action in self.actions:
-                action(module)
+            # Logged before it is saved: a record that a checkpoint has passed is never missing.
+            if self.monitor is not None:
+                self.monitor(module)
+            self.saving(module)
+            self.stop(module)
         self.clock.loop_continues()
 
 
@@ -204,7 +213,7 @@ class StopOnSignal:
 
     _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
-    def __init__(self, save: StepAction, run_path: str) -> None:
+    def __init__(self, save: Callable[[Pretraining], None], run_path: str) -> None:
         self.save = save
         self.run_path = run_path
         self.received = 0

@@ -12,12 +12,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from byol.config import PretrainConfig
 from byol.errors import UserError
 from byol.rundir import RunDirectory
-from byol.training.callbacks import StepEnd
 
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
-def build_trainer(config: PretrainConfig, run: RunDirectory, step_end: StepEnd) -> L.Trainer:
+def build_trainer(config: PretrainConfig, run: RunDirectory) -> L.Trainer:
     """Return a trainer for which a whole run is one epoch: order, saving and resuming are our own.
 
     Raises:
@@ -37,7 +36,6 @@ def build_trainer(config: PretrainConfig, run: RunDirectory, step_end: StepEnd) 
         accumulate_grad_batches=config.accumulate,
         sync_batchnorm=several and on_gpu,
         use_distributed_sampler=False,
-        callbacks=[step_end],
         logger=TensorBoardLogger(run.path, name="tensorboard", version=""),
         log_every_n_steps=10**9,  # we log ourselves
         enable_checkpointing=False,

@@ -1,0 +1,161 @@
+"""One process's share of a training run: build everything, let Lightning run it, leave in order."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from torch import nn
+
+from byol.config import PretrainConfig
+from byol.data.batches import BatchPlan
+from byol.data.decode import UnreadableImage
+from byol.errors import UserError
+from byol.evaluation.monitor import holdout_knn
+from byol.rundir import RunDirectory, free_path
+from byol.training.building import batches, build_module, save_initial_weights
+from byol.training.callbacks import BetweenSteps, Checkpoints, Clock, Monitor, StopOnSignal
+from byol.training.environment import environment
+from byol.training.errors import Interrupted
+from byol.training.module import Pretraining
+from byol.training.picture import FirstViews
+from byol.training.preparation import Lengths, PreparedData, lengths, worker_count
+from byol.training.progress import Progress
+from byol.training.trainer import build_trainer, end_other_processes
+
+# Lightning starts the other processes with the same command; they must not choose another folder.
+_RUN_PATH_VARIABLE = "BYOL_RUN_PATH"
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything that a run follows from."""
+
+    config: PretrainConfig
+    """Resolved."""
+    run: RunDirectory
+    data: PreparedData
+    net: nn.Module | None
+    """The user's own network, or None for one by name."""
+    hidden_layer: str | int | None
+    state: dict[str, Any] | None = None
+    """The checkpoint to go on from; None starts anew."""
+
+    def train(self) -> None:
+        """Train from the state's step, or from the start, to the end."""
+        trainer = build_trainer(self.config, self.run)
+        plan = self._plan(trainer)
+        durations = lengths(self.config, plan.steps_per_epoch)
+        module, architecture = build_module(
+            self.config, self.data, plan, durations, self.net, self.hidden_layer
+        )
+        clock, progress = Clock(), Progress(durations.total)
+        saving = Checkpoints(
+            self.run, self._stored_settings(), self.data.identity(), architecture, durations.checkpoint, clock
+        )
+        stop = StopOnSignal(saving.save, str(self.run.path))
+        between = BetweenSteps(clock, saving, stop, self.state)
+        if trainer.is_global_zero:
+            between.monitor = self._monitor(trainer, progress, clock, durations)
+            between.first_views = FirstViews(self.run.views_picture, module, self.data, self.config)
+        trainer.callbacks.append(between)  # type: ignore[attr-defined]  # Lightning sets it unannounced
+        first_step = 0 if self.state is None else self.state["step"]
+        os.environ[_RUN_PATH_VARIABLE] = str(self.run.path)
+        stop.install()
+        try:
+            if trainer.is_global_zero:
+                self._begin(module, progress)
+            trainer.fit(module, batches(self.config, self.data, plan, first_step, durations.total))
+        except Interrupted:
+            raise
+        except BaseException as error:
+            if trainer.is_global_zero:
+                self._leave_in_order(error, module, saving)
+            end_other_processes(trainer)
+            raise
+        finally:
+            del os.environ[_RUN_PATH_VARIABLE]
+            stop.uninstall()
+            progress.close()
+
+    def _plan(self, trainer: L.Trainer) -> BatchPlan:
+        return BatchPlan(
+            len(self.data.pretraining),
+            self.config.batch_size,
+            self.config.accumulate,
+            trainer.world_size,
+            trainer.global_rank,
+            self.config.seed,
+        )
+
+    def _stored_settings(self) -> dict[str, Any]:
+        """Return what config.yaml holds: all but where the run is written and how errors are shown."""
+        if self.state is not None:
+            stored: dict[str, Any] = self.state["config"]
+            return stored
+        return {name: value for name, value in asdict(self.config).items() if name not in ("out", "debug")}
+
+    def _monitor(self, trainer: L.Trainer, progress: Progress, clock: Clock, durations: Lengths) -> Monitor:
+        assert trainer.logger is not None
+        return Monitor(self.run, progress, clock, trainer.logger.log_metrics, durations, self._knn_measure())
+
+    def _knn_measure(self) -> Callable[[Pretraining], float] | None:
+        """Return what measures kNN on the hold-out, or None without labels."""
+        data = self.data
+        if data.train.labels is None or len(data.holdout) == 0:
+            return None
+        workers = 0 if data.images is not None else worker_count(self.config)
+
+        def measure(module: Pretraining) -> float:
+            backbone = module.learner.backbone
+            assert backbone.preprocess is not None
+            return holdout_knn(
+                backbone, backbone.preprocess, data.train, data.holdout, module.device, num_workers=workers
+            )
+
+        return measure
+
+    def _begin(self, module: Pretraining, progress: Progress) -> None:
+        """Write what a new run starts with, or cut back what a stopped one wrote after its checkpoint."""
+        if self.data.skipped:
+            progress.say(_skipped_message(self.data.skipped))
+        if self.state is not None:
+            self.run.cut_metrics(self.state["step"])
+            return
+        self.run.path.mkdir(parents=True, exist_ok=True)
+        self.run.write_config(self._stored_settings())
+        self.run.write_environment({**environment(), "left_out": list(self.data.skipped)})
+        save_initial_weights(self.run, module)
+
+    def _leave_in_order(self, error: BaseException, module: Pretraining, saving: Checkpoints) -> None:
+        """Leave nothing behind of a run that failed before its first step; save one that meets an image
+        that cannot be read, so that it goes on from there once the image is mended."""
+        if module.step == 0 and self.state is None:
+            shutil.rmtree(self.run.path, ignore_errors=True)
+        elif module.step > 0 and isinstance(error, UnreadableImage):
+            saving.save(module)
+
+
+def run_path(config: PretrainConfig) -> Path:
+    """Return --out, or the next free runs/DATA-METHOD-N; the same in all processes of a run.
+
+    Raises:
+        UserError: several processes were started from outside without an --out that they agree on.
+    """
+    if _RUN_PATH_VARIABLE in os.environ:
+        return Path(os.environ[_RUN_PATH_VARIABLE])
+    if config.out is not None:
+        return Path(config.out)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError("several processes need the same run directory: give --out")
+    name = "".join(letter if letter.isalnum() else "-" for letter in Path(config.data).name.strip("<>"))
+    return free_path(f"runs/{name}-{config.method}")
+
+
+def _skipped_message(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - 5} more (all in env.json)" if len(names) > 5 else ""
+    plural = "image" if len(names) == 1 else "images"
+    return f"left out {len(names)} unreadable {plural}: {', '.join(names[:5])}{more}"
