@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import byol
 from byol.data.decode import unreadable
 from byol.data.folder import FileImages
 from byol.rundir import RunDirectory
+from byol.training.callbacks import StopOnSignal
+from byol.training.errors import Interrupted
 from tests.training.test_pretrain import assert_same_run
 
 SETTINGS = ["--data", "digits", "--backbone", "resnet8_16", "--projection-size", "16"]
@@ -125,15 +129,16 @@ def test_other_data_or_backbone_are_refused(tiny: dict[str, Any], tmp_path: Path
 
 def test_failed_resume_leaves_the_run_alone(tiny: dict[str, Any], tmp_path: Path) -> None:
     """The checkpoint of one network, resumed with another: refused, and nothing is removed."""
-    settings = {name: value for name, value in tiny.items() if name != "backbone"} | {"epochs": "1st"}
+    settings = {name: value for name, value in tiny.items() if name != "backbone"}
     nets = [
         torch.nn.Sequential(torch.nn.Conv2d(1, width, 3), torch.nn.AdaptiveAvgPool2d(1)) for width in (8, 9)
     ]
-    run = byol.pretrain("digits", nets[0], out=str(tmp_path / "run"), **settings)
-    files = sorted(run.path.rglob("*"))
+    with stopping_at(3):
+        byol.pretrain("digits", nets[0], out=str(tmp_path / "run"), **settings)
+    files = sorted((tmp_path / "run").rglob("*"))
     with pytest.raises(byol.UserError, match="the checkpoint does not fit the network"):
-        byol.pretrain(backbone=nets[1], resume=run.path)
-    assert sorted(run.path.rglob("*")) == files
+        byol.pretrain(backbone=nets[1], resume=tmp_path / "run")
+    assert sorted((tmp_path / "run").rglob("*")) == files
 
 
 def test_image_that_breaks_in_the_middle_can_be_mended(
@@ -165,24 +170,22 @@ def test_image_that_breaks_in_the_middle_can_be_mended(
 def test_streamed_data_resume_exactly(tiny: dict[str, Any], photographs: Path, tmp_path: Path) -> None:
     settings = {**tiny, "image_size": 32, "batch_size": 8, "epochs": "6st", "num_workers": 1}
     whole = byol.pretrain(f"folder:{photographs}", out=str(tmp_path / "whole"), **settings)
-    part = byol.pretrain(f"folder:{photographs}", out=str(tmp_path / "part"), **settings)
-    cut_back(part.path, tmp_path / "saved", photographs, settings)
-    resumed = byol.pretrain(resume=tmp_path / "saved")
+    with stopping_at(3):
+        byol.pretrain(f"folder:{photographs}", out=str(tmp_path / "part"), **settings)
+    resumed = byol.pretrain(resume=tmp_path / "part")
     assert_same_run(whole.path, resumed.path)
 
 
-def cut_back(finished: Path, out: Path, photographs: Path, settings: dict[str, Any]) -> None:
-    """Make `out` the same run stopped at step 3, by a stop signal that arrives during that step."""
-    from byol.training.callbacks import StopOnSignal
-    from byol.training.errors import Interrupted
-
+@contextmanager
+def stopping_at(step: int) -> Iterator[None]:
+    """Let a stop signal arrive during this step, and expect the run to stop there."""
     original = StopOnSignal.__call__
 
-    def stop_at_three(self: StopOnSignal, module: Any) -> None:
-        self.received = signal.SIGTERM if module.step == 3 else 0
+    def stop(self: StopOnSignal, module: Any) -> None:
+        self.received = signal.SIGTERM if module.step == step else 0
         original(self, module)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StopOnSignal, "__call__", stop_at_three)
+        patch.setattr(StopOnSignal, "__call__", stop)
         with pytest.raises(Interrupted):
-            byol.pretrain(f"folder:{photographs}", out=str(out), **settings)
+            yield
