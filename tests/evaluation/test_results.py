@@ -74,7 +74,7 @@ def test_a_pipe_gets_plain_lines_however_wide(capsys: pytest.CaptureFixture[str]
 
 def test_what_is_the_same_everywhere_stands_in_the_title() -> None:
     top5 = replace(RESULT, metric="top5", value=0.99)
-    assert printed([RESULT, top5]).splitlines()[0].strip() == "digits, top1, test"
+    assert printed([RESULT, top5]).splitlines()[0].strip() == "digits, top1, test, percent"
     assert "99.0" not in printed([RESULT, top5])
     both = printed([RESULT, replace(RESULT, split="holdout", value=0.8)])
     assert [line.split()[2:] for line in both.splitlines() if "byol" in line] == [

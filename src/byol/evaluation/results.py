@@ -101,7 +101,7 @@ def _cells(results: Iterable[Result]) -> dict[tuple[_Row, str | int], list[float
 def _title(results: Sequence[Result], rows: Sequence[_Row]) -> str:
     """Name the data, and the metric and split where there is only one."""
     constant = [next(iter(names)) for i in (2, 3) if len(names := {row[i] for row in rows}) == 1]
-    return ", ".join([*dict.fromkeys(result.data for result in results), *constant])
+    return ", ".join([*dict.fromkeys(result.data for result in results), *constant, "percent"])
 
 
 def _group(row: _Row) -> tuple[str, str, str]:
