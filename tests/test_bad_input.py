@@ -59,7 +59,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["pretrain", "--batch-size", "many"], ["--batch-size cannot be 'many'", "a whole number"]),
         (["pretrain", "--batch-size"], ["--batch-size needs a value"]),
         (["pretrain", "--seed", "1", "--seed", "2"], ["--seed is given twice"]),
-        (["pretrain", "somewhere"], ["'somewhere' belongs to no flag"]),
+        (["pretrain", "somewhere"], ["'somewhere' belongs to no flag", "Did you mean --data somewhere?"]),
         (["pretrain", "--method", "simsam"], ["--method cannot be 'simsam'", "Did you mean 'simsiam'?"]),
         (["pretrain", "--tau", "2"], ["tau is 2.0", "between 0 and 1"]),
         (["pretrain", "--epochs", "ten"], ["epochs is 'ten'", "500st"]),
@@ -118,6 +118,19 @@ def test_unreadable_image_is_named(photographs: Path, capsys: pytest.CaptureFixt
     assert "cats/01.png" in line and "--on-error skip" in line
 
 
+def test_unreadable_image_met_by_the_monitor_leaves_nothing_or_something_to_resume(
+    photographs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """kNN after the first step reads every image: the step is saved, and the run can go on."""
+    folder = broken_copy(photographs)
+    words = ["pretrain", "--data", str(folder), "--image-size", "32", "--out", "run", *SMALL]
+    words[words.index("--knn-every") + 1] = "1st"
+    words[words.index("--batch-size") + 1] = "2"
+    status = main(words)
+    assert status == 2 and "cats/01.png" in capsys.readouterr().err
+    assert not Path("run").exists() or checkpoint.load(RunDirectory("run").last_checkpoint)["step"] >= 1
+
+
 def test_unreadable_images_are_skipped_and_reported(
     photographs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -148,8 +161,11 @@ def test_existing_directory_is_never_overwritten(capsys: pytest.CaptureFixture[s
     Path("run").mkdir()
     Path("run/thesis.txt").write_text("precious")
     line = refused(["pretrain", "--out", "run", *SMALL], capsys)
-    assert "'run' exists" in line and "--resume run" in line
+    assert "'run' exists" in line and "--resume" not in line
     assert Path("run/thesis.txt").read_text() == "precious"
+    Path("run/checkpoints").mkdir()
+    Path("run/checkpoints/last.ckpt").touch()
+    assert "continue it with --resume run" in refused(["pretrain", "--out", "run", *SMALL], capsys)
 
 
 def test_resume_without_checkpoint_and_with_other_settings(
@@ -180,6 +196,12 @@ def test_channel_counts_that_disagree(
     byol.pretrain(images, out="run", **{**tiny, "epochs": "1st"})
     line = refused(["evaluate", "run", "--data", f"folder:{photographs}"], capsys)
     assert "channel" in line and "5" in line
+
+
+def test_tensor_with_channels_last(tiny: dict[str, Any]) -> None:
+    images = torch.randint(0, 256, (80, 12, 9, 3), dtype=torch.uint8)
+    with pytest.raises(UserError, match=r"looks like \[N,H,W,C\]: permute\(0, 3, 1, 2\)"):
+        byol.pretrain(images, out="run", **tiny)
 
 
 def test_glyph_views_of_oblong_images(tiny: dict[str, Any]) -> None:
@@ -227,7 +249,7 @@ def test_disk_full_half_way_through_a_save(
 
     def save(state: Any, stream: Any) -> None:
         saves.append(state["step"])
-        if len(saves) == 3:
+        if len(saves) >= 3:
             stream.write(b"half a checkpoint")
             raise OSError(errno.ENOSPC, "No space left on device")
         original(state, stream)

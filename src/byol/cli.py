@@ -22,6 +22,14 @@ byol COMMAND --help tells the flags of a command; byol --version the version.
 """
 
 
+_PRETRAIN_EXTRA = """
+Beside the settings:
+  --recipe NAME   Packaged settings (byol recipes lists them).
+  --config FILE   Settings in YAML, such as a run's config.yaml; they beat the recipe's, flags beat both.
+  --resume RUN    Go on with a run; beside it only --devices, --nodes and --num-workers.
+"""
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, 2 for an error, 128 + n for a signal n."""
     words = list(sys.argv[1:] if words is None else words)
@@ -83,7 +91,7 @@ def _pretrain(words: list[str]) -> int:
 
     if _asks_for_help(words):
         usage = "byol pretrain [--recipe NAME] [--config FILE] [--resume RUN] [flags]"
-        print(help_text(PretrainConfig, usage))
+        print(help_text(PretrainConfig, usage) + _PRETRAIN_EXTRA)
         return 0
     flags = read_flags(PretrainConfig, words, extra=("recipe", "config", "resume"))
     settings = _layered(flags)
@@ -99,7 +107,8 @@ def _pretrain(words: list[str]) -> int:
         print(f"byol: {stopped}", file=sys.stderr)
         return stopped.exit_status
     if process_rank() == 0:
-        print(f"run directory: {run.path}\nnext: byol evaluate {run.path}")
+        then = f"evaluate {run.path}" if run.labelled else f"embed {run.path} --out vectors.parquet"
+        print(f"run directory: {run.path}\nnext: byol {then}")
     return 0
 
 

@@ -43,10 +43,8 @@ class RunDirectory:
     def refuse_existing(self) -> None:
         """Raise UserError where the folder exists and holds anything: runs are never overwritten."""
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise UserError(
-                f"'{self.path}' exists: choose another --out, remove it, "
-                f"or continue it with --resume {self.path}"
-            )
+            resume = f", or continue it with --resume {self.path}" if self.last_checkpoint.is_file() else ""
+            raise UserError(f"'{self.path}' exists: choose another --out, or remove it{resume}")
 
     def config(self) -> dict[str, Any]:
         """Return the resolved settings of the run."""

@@ -64,7 +64,8 @@ def read_flags(kind: type[Any], words: Sequence[str], extra: Iterable[str] = ())
         if not word.startswith("--"):
             name, equals, value = "target", "=", word
             if name not in known or name in flags:
-                raise UserError(f"'{word}' belongs to no flag")
+                hint = f". Did you mean --data {word}?" if "data" in known and "data" not in flags else ""
+                raise UserError(f"'{word}' belongs to no flag{hint}")
         if name not in known and name not in extra:
             raise _unknown_flag(name, [*known, *extra])
         if name in flags:

@@ -184,6 +184,7 @@ def test_own_network_tensor_and_dataset(tiny: dict[str, Any], tmp_path: Path) ->
     before = net.conv1.weight.detach().clone()
     run = byol.pretrain(images, net, hidden_layer="avgpool", out=str(tmp_path / "a"), **settings)
     assert not torch.equal(net.conv1.weight, before)
+    assert torch.equal(run.backbone().net.conv1.weight, net.conv1.weight) and not run.labelled
     with pytest.raises(UserError, match="pass an untrained copy of it"):
         load_backbone(run.path)
     loaded = load_backbone(run.path, torchvision.models.resnet18())

@@ -19,6 +19,7 @@ from byol.data.decode import unreadable
 from byol.data.folder import FileImages
 from byol.rundir import RunDirectory
 from byol.training.callbacks import StopOnSignal
+from byol.training.checkpoint import load
 from byol.training.errors import Interrupted
 from tests.training.test_pretrain import assert_same_run
 
@@ -85,6 +86,31 @@ def test_sigterm_saves_after_the_step_and_tells_how_to_go_on(
     done = byol_command("pretrain", "--resume", str(out), "--num-workers", "1")
     assert done.returncode == 0, done.stderr
     assert_same_run(uninterrupted, out)
+
+
+def test_sigterm_to_all_processes_of_a_job(photographs: Path, tmp_path: Path) -> None:
+    """Schedulers and `timeout` signal the whole group: workers that decode must not die of it."""
+    settings = ["--backbone", "resnet8_16", "--image-size", "32", "--batch-size", "8", "--epochs", "4000st"]
+    settings += ["--projection-hidden-size", "32", "--log-every", "2st", "--knn-every", "0"]
+    words = [
+        sys.executable,
+        "-m",
+        "byol",
+        "pretrain",
+        "--data",
+        str(photographs),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    process = subprocess.Popen(
+        [*words, *settings, "--num-workers", "1"], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_for_step(tmp_path / "run", 20, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert "--resume" in errors and "Traceback" not in errors
+    assert load(RunDirectory(tmp_path / "run").last_checkpoint)["step"] >= 20
 
 
 def test_ctrl_c_exits_130(tmp_path: Path) -> None:

@@ -93,6 +93,9 @@ def _open_text(spec: str, channels: int | None, data_dir: str, on_error: str) ->
 
 def _open_tensor(images: Tensor, channels: int | None) -> Source:
     image_set = TensorImages(images)  # checks type and shape before anything is converted
+    if images.shape[1] > 8 and images.shape[3] in (1, 3, 4):
+        shape = list(images.shape)
+        raise UserError(f"the tensor {shape} looks like [N,H,W,C]: permute(0, 3, 1, 2) makes it [N,C,H,W]")
     if len(images) == 0:
         raise UserError("the tensor holds no images")
     if channels is not None:

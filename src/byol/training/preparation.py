@@ -133,7 +133,8 @@ def lengths(config: PretrainConfig, steps_per_epoch: int) -> Lengths:
         raise UserError(
             f"the warm-up ({warmup} steps) is as long as the run ({total} steps): shorten --warmup"
         )
-    return Lengths(total, warmup, max(1, steps("log_every")), steps("knn_every"), steps("checkpoint_every"))
+    log = max(1, min(steps("log_every"), total // 3))  # a short run is seen to move, too
+    return Lengths(total, warmup, log, steps("knn_every"), steps("checkpoint_every"))
 
 
 def _default_warmup(config: PretrainConfig, steps_per_epoch: int, total: int) -> int:

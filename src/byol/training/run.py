@@ -1,5 +1,6 @@
 """`byol.pretrain`: start a run, or go on with one."""
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ class Run:
     """A finished run."""
 
     path: Path
+    labelled: bool = True
+    """The train images have labels: `byol evaluate` can judge the features."""
+    net: nn.Module | None = None
+    """The user's own network, where it was one."""
 
     def results(self) -> list[dict[str, Any]]:
         """Return the records of results.json."""
@@ -37,8 +42,8 @@ class Run:
         return RunDirectory(self.path).metrics()
 
     def backbone(self, net: nn.Module | None = None) -> Backbone:
-        """Return the trained backbone, as `byol.load_backbone`."""
-        return load_backbone(self.path, net)
+        """Return the trained backbone, as `byol.load_backbone`; `net` defaults to a copy of your own."""
+        return load_backbone(self.path, copy.deepcopy(self.net) if net is None else net)
 
 
 def pretrain(
@@ -113,7 +118,7 @@ def _start(inputs: _Inputs, settings: dict[str, Any]) -> Run:
         run.refuse_existing()
     data = prepare_data(inputs.data, config)
     Session(resolve(config, data), run, data, inputs.net, inputs.hidden_layer).train()
-    return Run(run.path)
+    return Run(run.path, data.train.labels is not None, inputs.net)
 
 
 def _resume(inputs: _Inputs, run: RunDirectory, settings: dict[str, Any]) -> Run:
@@ -130,4 +135,4 @@ def _resume(inputs: _Inputs, run: RunDirectory, settings: dict[str, Any]) -> Run
     data = prepare_data(config.data if isinstance(inputs.data, str) else inputs.data, config)
     checkpoint.check_data(state, data)
     Session(config, run, data, inputs.net, inputs.hidden_layer, state).train()
-    return Run(run.path)
+    return Run(run.path, data.train.labels is not None, inputs.net)

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,13 @@ from torch import nn
 
 from byol.config import PretrainConfig
 from byol.data.batches import BatchPlan
-from byol.data.decode import UnreadableImage
 from byol.errors import UserError
 from byol.evaluation.monitor import holdout_knn
 from byol.rundir import RunDirectory, free_path
 from byol.training.building import batches, build_module, save_initial_weights
 from byol.training.callbacks import BetweenSteps, Checkpoints, Clock, Monitor, StopOnSignal
 from byol.training.environment import environment
-from byol.training.errors import Interrupted
+from byol.training.errors import Interrupted, NonFiniteError
 from byol.training.module import Pretraining
 from byol.training.picture import FirstViews
 from byol.training.preparation import Lengths, PreparedData, lengths, worker_count
@@ -67,6 +67,7 @@ class Session:
         stop.install()
         try:
             if trainer.is_global_zero:
+                progress.say(self._summary(module))
                 self._begin(module, progress)
             trainer.fit(module, batches(self.config, self.data, plan, first_step, durations.total))
         except Interrupted:
@@ -118,6 +119,17 @@ class Session:
 
         return measure
 
+    def _summary(self, module: Pretraining) -> str:
+        """Return what is about to happen, in one line."""
+        data, config = self.data, self.config
+        names = data.train.class_names
+        labels = "without labels" if data.train.labels is None else f"{len(names or ())} classes"
+        return (
+            f"{len(data.pretraining)} images to train on, {len(data.holdout)} held out ({labels}); "
+            f"{config.backbone} at {config.image_size} px, {module.settings.name}, "
+            f"{module.settings.total_steps} steps of {config.batch_size} images"
+        )
+
     def _begin(self, module: Pretraining, progress: Progress) -> None:
         """Write what a new run starts with, or cut back what a stopped one wrote after its checkpoint."""
         if self.data.skipped:
@@ -131,12 +143,15 @@ class Session:
         save_initial_weights(self.run, module)
 
     def _leave_in_order(self, error: BaseException, module: Pretraining, saving: Checkpoints) -> None:
-        """Leave nothing behind of a run that failed before its first step; save one that meets an image
-        that cannot be read, so that it goes on from there once the image is mended."""
-        if module.step == 0 and self.state is None:
+        """Leave something to resume from, or nothing: save what was trained before an image that cannot
+        be read, say, and remove a run that has no checkpoint."""
+        if isinstance(error, NonFiniteError):
+            return
+        if isinstance(error, UserError) and module.step > 0:
+            with suppress(UserError):  # the disk may be what is wrong
+                saving.save(module)
+        if self.state is None and not self.run.last_checkpoint.is_file():
             shutil.rmtree(self.run.path, ignore_errors=True)
-        elif module.step > 0 and isinstance(error, UnreadableImage):
-            saving.save(module)
 
 
 def run_path(config: PretrainConfig) -> Path:
