@@ -28,7 +28,11 @@ def main() -> None:
     results = byol.evaluate(options.out, protocol=protocols, baselines=True)
     values: dict[str, Any] = {
         "seconds": {"pretraining": pretraining, "in all": time.perf_counter() - started},
-        "rows": [result.to_dict() for result in results if result.metric == "top1"],
+        "rows": [
+            {**result.to_dict(), "data": "cifar10"}  # not where it lies on this machine
+            for result in results
+            if result.metric == "top1"
+        ],
         "spread": [row["std"] for row in RunDirectory(options.out).metrics() if "std" in row],
     }
     for row in values["rows"]:

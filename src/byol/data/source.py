@@ -70,7 +70,7 @@ def resolved_spec(spec: str) -> str:
 
 
 def _absolute(path: str) -> Path:
-    return Path(path).expanduser().absolute()
+    return Path(path).expanduser().resolve()
 
 
 def _open_text(spec: str, channels: int | None, data_dir: str, on_error: str) -> Source:
