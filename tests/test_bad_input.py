@@ -135,10 +135,14 @@ def test_unreadable_images_are_skipped_and_reported(
     photographs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = broken_copy(photographs)
-    words = streaming(["pretrain", "--data", str(folder), "--image-size", "32", *SMALL])
-    assert main([*words, "--on-error", "skip", "--out", "run"]) == 0
+    words = ["pretrain", "--data", str(folder), "--image-size", "32", *SMALL, "--out", "run"]
+    words[words.index("--batch-size") + 1] = "20"
+    assert main([*words, "--on-error", "skip"]) == 0
     assert "left out 1 unreadable image: cats/01.png" in capsys.readouterr().err
     assert json.loads(Path("run/env.json").read_text())["left_out"] == ["cats/01.png"]
+    assert "cats/01.png" in refused(["evaluate", "run"], capsys)  # evaluation never skips
+    (folder / "cats" / "01.png").unlink()
+    assert main(["evaluate", "run", "--protocol", "knn"]) == 0
 
 
 def broken_copy(photographs: Path) -> Path:

@@ -191,7 +191,7 @@ def test_errors_leave_nothing_behind(make_run: MakeRun, make_net: MakeNet, tmp_p
     assert not run.results_file.exists()
 
 
-def test_the_runs_own_data_are_opened_as_training_opened_them(
+def test_the_runs_own_data_are_opened_and_nothing_is_skipped(
     make_run: MakeRun, make_net: MakeNet, digits: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[tuple[object, ...]] = []
@@ -204,4 +204,4 @@ def test_the_runs_own_data_are_opened_as_training_opened_them(
     run = make_run(on_error="skip", data_dir="elsewhere")
     evaluate(run.path, net=make_net(), protocol="knn", device="cpu")
     evaluate(run.path, net=make_net(), protocol="knn", device="cpu", data="emnist/digits", data_dir="here")
-    assert opened == [("digits", 1, "elsewhere", "skip"), ("emnist/digits", 1, "here", "stop")]
+    assert opened == [("digits", 1, "elsewhere"), ("emnist/digits", 1, "here")]

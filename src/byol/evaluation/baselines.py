@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from byol.augment.evaluation import Preprocess
-from byol.bundle import load_exactly
+from byol.bundle import load_exactly, read_weights
 from byol.core.backbone import Backbone
 from byol.errors import UserError
 from byol.evaluation.batches import preprocessed_batches
@@ -43,12 +43,10 @@ def random_init(
     Raises:
         UserError: there are no such weights, or they do not fit.
     """
-    from safetensors.torch import load_file
-
     if not initial_weights.is_file():
         raise UserError(f"random-init needs the weights of step 0, but there is no {initial_weights}")
     initial = copy.deepcopy(backbone)
-    load_exactly(initial.net, load_file(initial_weights), str(initial_weights))
+    load_exactly(initial.net, read_weights(initial_weights), str(initial_weights))
     assert backbone.preprocess is not None
     measure_batch_norm(initial, backbone.preprocess, train, device=device, num_workers=num_workers)
     return initial.eval()

@@ -102,9 +102,8 @@ def open_data(target: Target, data: Data | None, data_dir: str | None) -> Source
     channels = target.backbone.channels
     # 1 and 3 are what sources convert to; other counts are taken as they come.
     wanted = channels if channels in (1, 3) else None
-    # Leaving other images out than training did would shift the hold-out.
-    on_error = target.config.get("on_error") if target.is_own(data) else None
-    source = open_source(spec, channels=wanted, data_dir=folder, on_error=on_error or "stop")
+    # Never "skip": a number that leaves images out is a number about other data.
+    source = open_source(spec, channels=wanted, data_dir=folder)
     check_channels(target, source.train, source.name)
     return source
 
