@@ -1,12 +1,8 @@
 """Named sets on small files written here in each set's own binary format."""
 
 import gzip
-import hashlib
 import os
-import pickle
 import string
-import struct
-import zipfile
 
 import numpy as np
 import pytest
@@ -18,12 +14,16 @@ from sklearn.datasets import load_digits
 from byol.data.digits import open_digits
 from byol.data.torchvision_sets import EMNIST_SPLITS, open_torchvision
 from byol.errors import UserError
-
-RNG = np.random.default_rng(0)
-
-
-def md5(path):
-    return hashlib.md5(path.read_bytes()).hexdigest()
+from tests.named_sets import (
+    RNG,
+    idx,
+    md5,
+    random_images,
+    write_cifar,
+    write_cifar10,
+    write_emnist,
+    write_stl10,
+)
 
 
 @pytest.fixture
@@ -39,32 +39,10 @@ def _no_network(*_arguments, **_options):
     raise AssertionError("a test must not download")
 
 
-def random_images(count, side, channels=3):
-    return RNG.integers(0, 256, (count, channels, side, side), dtype=np.uint8)
-
-
-def write_cifar(folder, batches, label_key, meta_file, meta):
-    folder.mkdir()
-    written = {}
-    for name in batches:
-        images, labels = random_images(4, 32), RNG.integers(0, 10, 4).tolist()
-        entry = {"data": images.reshape(4, -1), label_key: labels}  # a row: 1024 red, 1024 green, 1024 blue
-        (folder / name).write_bytes(pickle.dumps(entry))
-        written[name] = images, labels
-    (folder / meta_file).write_bytes(pickle.dumps(meta))
-    return written
-
-
 def test_cifar10(tmp_path, trusting):
+    written = write_cifar10(tmp_path)
     names = [f"class {number}" for number in range(10)]
     batches = [f"data_batch_{number}" for number in range(1, 6)]
-    written = write_cifar(
-        tmp_path / "cifar-10-batches-py",
-        [*batches, "test_batch"],
-        "labels",
-        "batches.meta",
-        {"label_names": names},
-    )
     source = open_torchvision("cifar10", None, str(tmp_path))
     images = np.concatenate([written[batch][0] for batch in batches])
     labels = [label for batch in batches for label in written[batch][1]]
@@ -97,15 +75,8 @@ def test_cifar100_has_its_fine_labels(tmp_path, trusting):
 
 
 def test_stl10_pretrains_on_train_and_unlabeled(tmp_path, trusting):
-    folder = tmp_path / "stl10_binary"
-    folder.mkdir()
-    images = {"train": random_images(3, 96), "test": random_images(2, 96), "unlabeled": random_images(4, 96)}
-    for split, pixels in images.items():
-        pixels.transpose(0, 1, 3, 2).tofile(folder / f"{split}_X.bin")  # stored column by column
-    np.array([1, 10, 3], dtype=np.uint8).tofile(folder / "train_y.bin")  # numbered from 1
-    np.array([2, 2], dtype=np.uint8).tofile(folder / "test_y.bin")
     names = list("abcdefghij")
-    (folder / "class_names.txt").write_text("\n".join(names))
+    images = write_stl10(tmp_path, {"train": [1, 10, 3], "test": [2, 2]}, 4, names)  # numbered from 1
     source = open_torchvision("stl10", None, str(tmp_path))
     for split, pixels in images.items():
         assert np.array_equal(getattr(source, split).images.numpy(), pixels)
@@ -117,11 +88,6 @@ def test_stl10_pretrains_on_train_and_unlabeled(tmp_path, trusting):
     assert np.array_equal(source.pretraining[4].numpy(), images["unlabeled"][1])
     assert source.pretraining.labels is None
     assert list(source.pretraining.keys)[2:4] == ["train/2", "unlabeled/0"]
-
-
-def idx(array):
-    """The IDX format: two zero bytes, the type (8: unsigned byte), the rank, the sizes, the bytes."""
-    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
 def test_fashion_mnist(tmp_path, monkeypatch):
@@ -167,20 +133,11 @@ EMNIST_CLASSES = {
 
 @pytest.mark.parametrize("variant", EMNIST_SPLITS)
 def test_emnist_stands_upright_with_labels_from_zero(tmp_path, monkeypatch, variant):
-    raw = tmp_path / "EMNIST" / "raw"
-    raw.mkdir(parents=True)
     classes = len(EMNIST_CLASSES[variant])
     first = 1 if variant == "letters" else 0
-    labels = np.array([first, first + classes - 1, first + 3], dtype=np.uint8)
+    labels = [first, first + classes - 1, first + 3]
     images = np.stack([letter_l(), *random_images(2, 28, 1)[:, 0]])
-    with zipfile.ZipFile(raw / "gzip.zip", "w") as archive:
-        for split in ("train", "test"):
-            name = f"gzip/emnist-{variant}-{split}"
-            archive.writestr(
-                f"{name}-images-idx3-ubyte.gz", gzip.compress(idx(images.transpose(0, 2, 1).copy()))
-            )
-            archive.writestr(f"{name}-labels-idx1-ubyte.gz", gzip.compress(idx(labels)))
-    monkeypatch.setattr(published.EMNIST, "md5", md5(raw / "gzip.zip"))
+    monkeypatch.setattr(published.EMNIST, "md5", write_emnist(tmp_path, variant, images, labels))
     source = open_torchvision(f"emnist/{variant}", None, str(tmp_path))
     for image_set in (source.train, source.test):
         assert np.array_equal(image_set.images[:, 0].numpy(), images)
