@@ -122,6 +122,21 @@ def write_atomically(file: Path, text: str) -> None:
         temporary.write_text(text)
 
 
+def write_tensors(file: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain data with `torch.save`; readers see the old file or the new one.
+
+    Raises:
+        UserError: the disk is full or not writable; what was in `file` before is intact.
+    """
+    import torch
+
+    with written_whole(file) as temporary, temporary.open("wb") as stream:
+        try:
+            torch.save(state, stream)
+        except RuntimeError as error:  # torch's word for a failed write in the middle of its archive
+            raise OSError(str(error)) from error
+
+
 @contextmanager
 def written_whole(file: Path) -> Iterator[Path]:
     """Give a temporary file of the same folder to write; then flush it to the disk and rename it.

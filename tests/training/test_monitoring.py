@@ -11,7 +11,7 @@ from torch import nn
 import byol
 from byol.core.learner import BYOL
 from byol.training import building
-from byol.training.callbacks import Clock
+from byol.training.clock import Clock
 from byol.training.progress import Progress
 from byol.training.watch import Watch
 from byol.types import StepOutput

@@ -2,9 +2,7 @@
 
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -13,8 +11,9 @@ import torch
 import torch.distributed as dist
 
 from byol.bundle import save_bundle
-from byol.rundir import RunDirectory
+from byol.rundir import RunDirectory, write_tensors
 from byol.training import checkpoint
+from byol.training.clock import Clock
 from byol.training.errors import Interrupted, NonFiniteError
 from byol.training.module import Pretraining
 from byol.training.preparation import Lengths
@@ -26,7 +25,7 @@ class BetweenSteps(L.Callback):
     """What happens when training starts and after every optimizer step, in this order."""
 
     def __init__(
-        self, clock: "Clock", saving: "Checkpoints", stop: "StopOnSignal", state: dict[str, Any] | None
+        self, clock: Clock, saving: "Checkpoints", stop: "StopOnSignal", state: dict[str, Any] | None
     ) -> None:
         self.clock = clock
         self.saving = saving
@@ -58,48 +57,6 @@ class BetweenSteps(L.Callback):
             self.saving(module)
             self.stop(module)
         self.clock.loop_continues()
-
-
-class Clock:
-    """Images per second, and the share of time spent waiting for the next batch, since the last reading.
-
-    The rate is images over the time that passed, so that it holds where a step is only queued when
-    its call returns; time set aside (kNN, saving) is left out.
-    """
-
-    def __init__(self) -> None:
-        self.start()
-
-    def start(self) -> None:
-        """Begin to count."""
-        self.began = self.mark = time.perf_counter()
-        self.images, self.waiting, self.aside = 0, 0.0, 0.0
-
-    def batch_starts(self) -> None:
-        """The batch has arrived."""
-        self.waiting += time.perf_counter() - self.mark
-
-    def batch_ends(self, images: int) -> None:
-        """The step is done (on a GPU: queued)."""
-        self.images += images
-
-    def loop_continues(self) -> None:
-        """Everything between two steps is done; what follows is waiting."""
-        self.mark = time.perf_counter()
-
-    @contextmanager
-    def set_aside(self) -> Iterator[None]:
-        """Leave what happens inside out of the count."""
-        began = time.perf_counter()
-        yield
-        self.aside += time.perf_counter() - began
-
-    def read(self) -> dict[str, float]:
-        """Return images per second and the share of time spent waiting, and start anew."""
-        seconds = max(time.perf_counter() - self.began - self.aside, 1e-9)
-        rates = {"images_per_second": self.images / seconds, "data_wait": self.waiting / seconds}
-        self.start()
-        return rates
 
 
 class Monitor:
@@ -190,7 +147,7 @@ class Checkpoints:
 
     def _write(self, module: Pretraining) -> None:
         state = checkpoint.checkpoint_of(module, module.trainer.optimizers[0], self.config, self.data)
-        checkpoint.save(state, self.run.last_checkpoint)
+        write_tensors(self.run.last_checkpoint, state)
         origin = {
             "method": self.config["method"],
             "data": self.config["data"],

@@ -7,10 +7,10 @@ import torch
 from torch.optim import Optimizer
 
 from byol.errors import UserError
-from byol.rundir import written_whole
 from byol.training.errors import NonFiniteError
 from byol.training.module import Pretraining
 from byol.training.preparation import PreparedData
+from byol.training.watch import all_finite
 
 _FORMAT = 1
 
@@ -25,7 +25,7 @@ def checkpoint_of(
     Raises:
         NonFiniteError: a loss since the last checkpoint, or a weight, is not finite.
     """
-    if bool(module.watch.nonfinite) or not _all_finite(module):
+    if bool(module.watch.nonfinite) or not all_finite(module.learner):
         raise NonFiniteError(module.step)
     return {
         "format": _FORMAT,
@@ -60,19 +60,6 @@ def restore(module: Pretraining, optimizer: Optimizer, checkpoint: dict[str, Any
     module.step = checkpoint["step"]
 
 
-def save(checkpoint: dict[str, Any], file: Path) -> None:
-    """Write a checkpoint whole.
-
-    Raises:
-        UserError: the disk is full or not writable; the checkpoint that was there is intact.
-    """
-    with written_whole(file) as temporary, temporary.open("wb") as stream:
-        try:
-            torch.save(checkpoint, stream)
-        except RuntimeError as error:  # torch's word for a failed write in the middle of its archive
-            raise OSError(str(error)) from error
-
-
 def load(file: Path) -> dict[str, Any]:
     """Read a checkpoint without running any code in it.
 
@@ -88,8 +75,3 @@ def load(file: Path) -> dict[str, Any]:
     if checkpoint.get("format") != _FORMAT:
         raise UserError(f"{file} was written by another version (format {checkpoint.get('format')})")
     return checkpoint
-
-
-def _all_finite(module: Pretraining) -> bool:
-    tensors = [tensor for tensor in module.learner.state_dict().values() if tensor.is_floating_point()]
-    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())

@@ -4,15 +4,14 @@ import signal
 
 from byol.errors import UserError
 
+_ADVICE = "The last good checkpoint is kept. Lower --base-lr, lengthen --warmup, or use --precision fp32"
+
 
 class NonFiniteError(UserError):
     """The loss or a weight is no longer a finite number; nothing of it was saved."""
 
-    def __init__(self, step: int) -> None:
-        super().__init__(
-            f"the loss or a weight is not finite by step {step}. The last good checkpoint is kept. "
-            "Lower --base-lr, lengthen --warmup, or use --precision fp32"
-        )
+    def __init__(self, step: int, advice: str = _ADVICE) -> None:
+        super().__init__(f"the loss or a weight is not finite by step {step}. {advice}")
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop, and can go on

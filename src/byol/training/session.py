@@ -17,7 +17,8 @@ from byol.errors import UserError
 from byol.evaluation.monitor import holdout_knn
 from byol.rundir import RunDirectory, free_path
 from byol.training.building import batches, build_module, save_initial_weights
-from byol.training.callbacks import BetweenSteps, Checkpoints, Clock, Monitor, StopOnSignal
+from byol.training.callbacks import BetweenSteps, Checkpoints, Monitor, StopOnSignal
+from byol.training.clock import Clock
 from byol.training.environment import environment
 from byol.training.errors import Interrupted, NonFiniteError
 from byol.training.module import Pretraining

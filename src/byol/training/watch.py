@@ -56,6 +56,12 @@ class Watch(nn.Module):
         return record
 
 
+def all_finite(network: nn.Module) -> bool:
+    """Say whether every parameter and buffer is finite; the host waits for the answer."""
+    tensors = [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
+    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
+
+
 def collapse_message(std: float, tau: float | None) -> str:
     """Return what to tell about collapsed projections: cause and remedy."""
     causes = "a learning rate too high (halve --base-lr), or batches too small for batch normalisation"
