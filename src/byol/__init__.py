@@ -8,27 +8,46 @@ if TYPE_CHECKING:
     from byol.augment.views import views as views
     from byol.bundle import load_backbone as load_backbone
     from byol.core.learner import BYOL as BYOL
+    from byol.data.mock_dataset import MockDataset as MockDataset
     from byol.errors import UserError as UserError
     from byol.evaluation.embedding import embed as embed
     from byol.evaluation.run import evaluate as evaluate
     from byol.optim.lars import LARS as LARS
     from byol.reporting.demonstration import demo as demo
+    from byol.training.byol_trainer import BYOLTrainer as BYOLTrainer
+    from byol.training.epochs import train_byol as train_byol
     from byol.training.run import pretrain as pretrain
 
 _HOMES = {
     "BYOL": "byol.core.learner",
+    "BYOLTrainer": "byol.training.byol_trainer",
     "LARS": "byol.optim.lars",
+    "MockDataset": "byol.data.mock_dataset",
     "UserError": "byol.errors",
     "demo": "byol.reporting.demonstration",
     "embed": "byol.evaluation.embedding",
     "evaluate": "byol.evaluation.run",
     "load_backbone": "byol.bundle",
     "pretrain": "byol.training.run",
+    "train_byol": "byol.training.epochs",
     "views": "byol.augment.views",
 }
 
 __version__ = _version("byol")
-__all__ = ["BYOL", "LARS", "UserError", "demo", "embed", "evaluate", "load_backbone", "pretrain", "views"]
+__all__ = [
+    "BYOL",
+    "LARS",
+    "BYOLTrainer",
+    "MockDataset",
+    "UserError",
+    "demo",
+    "embed",
+    "evaluate",
+    "load_backbone",
+    "pretrain",
+    "train_byol",
+    "views",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -31,10 +31,7 @@ class DatasetImages:
         Raises:
             UserError: the dataset has no length or is empty.
         """
-        if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
-            raise UserError(f"{type(dataset).__name__} has no length or no items: pass a map-style Dataset")
-        if len(dataset) == 0:
-            raise UserError(f"{type(dataset).__name__} holds no images")
+        require_map_style(dataset)
         self.dataset = dataset
         self.channels = channels
         self.keys: Sequence[str] = tuple(map(str, range(len(self))))
@@ -60,10 +57,10 @@ class DatasetImages:
         return checked_names(self.labels, names if fits else None)
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.dataset)  # type: ignore[arg-type]  # a Dataset need not have one; this one does
 
     def __getitem__(self, index: int) -> Tensor:
-        image = _sample_image(self._sample(index))
+        image = sample_image(self._sample(index))
         if isinstance(image, Image.Image):
             return decode(image, self.channels, self.keys[index])
         return with_channels(_bytes(image, self.keys[index])[None], self.channels)[0]
@@ -94,15 +91,24 @@ class DatasetImages:
         return torch.tensor(labels)
 
 
+def require_map_style(dataset: Any) -> None:
+    """Raise UserError unless a dataset has a length and items."""
+    if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+        raise UserError(f"{type(dataset).__name__} has no length or no items: pass a map-style Dataset")
+    if len(dataset) == 0:
+        raise UserError(f"{type(dataset).__name__} holds no images")
+
+
 def natural_channels(dataset: Dataset[Any]) -> int:
     """Return the channels of a dataset's first image: a tensor's own, 1 for grey PIL images, else 3."""
-    image = _sample_image(DatasetImages(dataset, 3)._sample(0))
+    image = sample_image(DatasetImages(dataset, 3)._sample(0))
     if isinstance(image, Image.Image):
         return 1 if image.mode[0] in "1LIF" and not image.mode.startswith("LAB") else 3
     return _bytes(image, "0").shape[0]
 
 
-def _sample_image(sample: Any) -> Any:
+def sample_image(sample: Any) -> Any:
+    """Return the image of a dataset's sample, or the images of a loader's batch."""
     return sample[0] if isinstance(sample, (tuple, list)) else sample
 
 
