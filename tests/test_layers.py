@@ -26,6 +26,7 @@ HOMES = {
     "sklearn": ("byol.data.digits", "byol.evaluation", "byol.reporting.demo_picture"),  # the last: t-SNE
     "matplotlib": ("byol.reporting",),
 }
+TESTS_ONLY = ("accelerate", "kornia")
 STDLIB_ONLY = ("config", "errors", "duration")
 MAX_FILE, MAX_FUNCTION = 350, 80
 
@@ -131,6 +132,12 @@ def test_a_heavy_library_has_one_home(library: str) -> None:
         at_home = any(module == home or module.startswith(f"{home}.") for home in HOMES[library])
         assert at_home, f"{module} imports {library}"
     assert users, f"{library} is used nowhere: drop the rule and the dependency"
+
+
+@pytest.mark.parametrize("library", TESTS_ONLY)
+def test_what_other_systems_need_is_not_needed_here(library: str) -> None:
+    users = [module for module, names in IMPORTS.items() if library in {name.split(".")[0] for name in names}]
+    assert not users
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

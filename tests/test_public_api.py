@@ -64,7 +64,21 @@ def test_every_public_function_can_be_called(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     learner = byol.BYOL(net, image_size=8, hidden_layer=None, projection_hidden_size=8)
     assert learner(images).ndim == 0
-    byol.LARS(learner.online_parameters(), lr=0.1).step()
+    optimizer = byol.LARS(learner.online_parameters(), lr=0.1)
+    data = byol.MockDataset(8, 4)
+    assert byol.train_byol(learner, [torch.stack(list(data))], optimizer, 1, "cpu") is learner
+    trainer = byol.BYOLTrainer(
+        net,
+        dataset=data,
+        image_size=8,
+        hidden_layer=None,
+        learning_rate=1e-3,
+        num_train_steps=1,
+        batch_size=4,
+        checkpoint_folder=tmp_path,
+        byol_kwargs={"projection_hidden_size": 8},
+    )
+    trainer()
     missing = str(tmp_path / "missing")
     with pytest.raises(UserError):
         byol.load_backbone(missing)

@@ -1,0 +1,167 @@
+"""`BYOLTrainer` in two processes: the same as one that accumulates, started as documented."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+
+from tests.training import two_trainers
+
+PROJECT = Path(__file__).parents[2]
+# The script of the README of byol-pytorch, but for the import line.
+README_SCRIPT = """
+from torchvision import models
+
+from byol import (
+    BYOL,
+    BYOLTrainer,
+    MockDataset
+)
+
+resnet = models.resnet50(pretrained = True)
+
+dataset = MockDataset(256, 10000)
+
+trainer = BYOLTrainer(
+    resnet,
+    dataset = dataset,
+    image_size = 256,
+    hidden_layer = 'avgpool',
+    learning_rate = 3e-4,
+    num_train_steps = 100_000,
+    batch_size = 16,
+    checkpoint_every = 1000     # improved model will be saved periodically to ./checkpoints folder
+)
+
+trainer()
+"""
+SMALLER = {
+    "models.resnet50(pretrained = True)": "models.resnet18(num_classes = 2)",
+    "256": "32",
+    "10000": "16",
+    "100_000": "3",
+    "batch_size = 16": "batch_size = 4, byol_kwargs = {'projection_hidden_size': 64}",
+    "1000 ": "2 ",
+}
+CHECKS = """
+import os
+import torch
+assert os.environ["WORLD_SIZE"] == "2" and torch.distributed.get_world_size() == 2
+assert trainer.step == 3
+weights = torch.cat([parameter.detach().flatten() for parameter in trainer.byol.online_parameters()])
+gathered = [torch.empty_like(weights) for _ in range(2)]
+torch.distributed.all_gather(gathered, weights)
+assert torch.equal(*gathered)
+"""
+LAUNCHERS = {
+    "torchrun": "torch.distributed.run --nproc-per-node 2",
+    "accelerate": "accelerate.commands.accelerate_cli launch --multi_gpu --num_processes 2",
+}
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What two processes saw, each with a seed of its own."""
+    folder = tmp_path_factory.mktemp("two")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    words = [sys.executable, "-m", "tests.training.two_trainers", str(folder), port]
+    done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("step 4/4") == 1
+    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+
+
+@pytest.mark.slow
+def test_together_they_see_each_image_of_an_epoch_once(reports: list[dict[str, Any]]) -> None:
+    """20 of 23 images, two steps of ten; three are left out, other ones in the next epoch."""
+    epochs = [[report["seen"][start : start + 10] for report in reports] for start in (0, 10)]
+    for first, second in epochs:
+        assert len(set(first) | set(second)) == 20
+        assert not set(first) & set(second)
+    assert epochs[0] != epochs[1]
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_that_accumulates(reports: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Gradients are averaged, the target moves once a step: the same weights but for rounding."""
+    torch.manual_seed(0)
+    alone, seen = two_trainers.train(str(tmp_path), accumulate=2)
+    halves = [report["seen"] for report in reports]
+    assert seen == [index for step in range(4) for half in halves for index in half[5 * step : 5 * step + 5]]
+    for report in reports:
+        assert report["state"]["step"] == 4
+        for name, parameter in alone.byol.named_parameters():
+            if "backbone.net.5." not in name:  # behind the hidden layer: each process has its own
+                together = report["state"]["learner"][name]
+                torch.testing.assert_close(together, parameter.detach(), rtol=1e-9, atol=1e-12, msg=name)
+
+
+@pytest.mark.slow
+def test_each_process_draws_its_own_views(reports: list[dict[str, Any]]) -> None:
+    assert not torch.equal(reports[0]["view"], reports[1]["view"])
+
+
+@pytest.mark.slow
+def test_the_first_process_alone_writes(reports: list[dict[str, Any]]) -> None:
+    assert reports[0]["written"] == ["checkpoint.1.pt", "trainer.pt", "checkpoint.2.pt", "trainer.pt"]
+    assert reports[1]["written"] == []
+    assert reports[1]["files"] == ["checkpoint.1.pt", "checkpoint.2.pt", "trainer.pt"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_the_documented_script_runs_as_documented(launcher: str, tmp_path: Path) -> None:
+    script = README_SCRIPT
+    for large, small in SMALLER.items():
+        assert large in script
+        script = script.replace(large, small)
+    done = launched(launcher, script + CHECKS, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("step 3/3") == 1
+    resnet = torchvision.models.resnet18(num_classes=2)
+    for number in (1, 2):
+        resnet.load_state_dict(torch.load(tmp_path / f"checkpoints/checkpoint.{number}.pt"), strict=True)
+    assert int(resnet.bn1.num_batches_tracked) == 6
+
+
+@pytest.mark.slow
+def test_the_loop_of_the_documentation_runs_in_two_processes(tmp_path: Path) -> None:
+    done = launched("torchrun", documented("DistributedDataParallel("), tmp_path)
+    assert done.returncode == 0, done.stderr
+    resnet = torchvision.models.resnet18()
+    resnet.load_state_dict(torch.load(tmp_path / "improved-net.pt"), strict=True)
+    assert int(resnet.bn1.num_batches_tracked) == 4
+
+
+@pytest.mark.slow
+def test_the_trainer_of_the_documentation_runs_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(documented("BYOLTrainer(").replace("num_train_steps=1000", "num_train_steps=1"), {})
+    assert {file.name for file in Path("checkpoints").iterdir()} == {"checkpoint.1.pt", "trainer.pt"}
+
+
+def documented(part: str) -> str:
+    """Return the one block of code of docs/training.md that has this part."""
+    text = (PROJECT / "docs" / "training.md").read_text()
+    blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    (block,) = (block for block in blocks if part in block)
+    return str(block)
+
+
+def launched(launcher: str, script: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script named train.py under a launcher, in two processes, without settings from anywhere."""
+    (folder / "train.py").write_text(script)
+    words = [sys.executable, "-m", *LAUNCHERS[launcher].split(), "train.py"]
+    environment = {**os.environ, "HF_HOME": str(folder), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
