@@ -31,10 +31,10 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make_trainer(make_net: MakeNet) -> Callable[..., byol.BYOLTrainer]:
-    """Return a function that makes a trainer of the tiny network, always from the same seed."""
+    """Return a function that makes a trainer of the tiny network, from the same seed unless told."""
 
-    def make(net: nn.Module | None = None, **arguments: Any) -> byol.BYOLTrainer:
-        torch.manual_seed(5)
+    def make(net: nn.Module | None = None, seed: int = 5, **arguments: Any) -> byol.BYOLTrainer:
+        torch.manual_seed(seed)
         heads = {**HEADS, **arguments.pop("byol_kwargs", {})}
         defaults: dict[str, Any] = {"image_size": 8, "hidden_layer": -2, "learning_rate": 0.05}
         defaults |= {"dataset": byol.MockDataset(8, 21), "batch_size": 4, "num_train_steps": 4}
@@ -169,12 +169,11 @@ def test_stopped_and_called_again_it_ends_as_if_it_had_run_through(
     assert_equal(through.byol, stopped.byol)
 
 
-def test_a_saved_state_goes_on_in_another_trainer(make_trainer: MakeTrainer, make_net: MakeNet) -> None:
+def test_a_saved_state_goes_on_in_another_trainer(make_trainer: MakeTrainer) -> None:
     through = make_trainer(num_train_steps=6)
     through()
     make_trainer(num_train_steps=3, checkpoint_folder="stopped")()
-    torch.manual_seed(77)
-    resumed = make_trainer(make_net(), num_train_steps=6)
+    resumed = make_trainer(seed=77, num_train_steps=6)
     resumed.load_state_dict(torch.load("stopped/trainer.pt"))
     assert resumed.step == 3
     resumed()

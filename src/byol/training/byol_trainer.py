@@ -26,7 +26,7 @@ from byol.training.process_group import agreed, join_processes
 from byol.training.progress import Progress
 
 _LOG_EVERY = 50
-STATE_FILE = "trainer.pt"
+_STATE_FILE = "trainer.pt"
 
 
 class BYOLTrainer:
@@ -49,10 +49,11 @@ class BYOLTrainer:
     and the order is a new one each epoch. On GPUs batch statistics are computed over all of them.
 
     Every `checkpoint_every` steps and after the last one, the first process writes `checkpoint.1.pt`,
-    `checkpoint.2.pt`, ... with the network's state dict and nothing else: `net.load_state_dict(torch.load(
-    file))` and `byol evaluate` read them. Beside them it renews `trainer.pt`, to go on from::
+    `checkpoint.2.pt`, ...: the network's state dict and nothing else, for `torch.load` and for
+    `byol evaluate FILE`. Beside them it renews `trainer.pt`, from which a new trainer goes on::
 
         trainer.load_state_dict(torch.load("checkpoints/trainer.pt"))
+        trainer()
 
     Everything random follows from torch's generator at construction (`torch.manual_seed`) and the step,
     so that a run repeats, and one that was stopped and goes on ends where an uninterrupted one ends
@@ -229,7 +230,7 @@ class BYOLTrainer:
             for name, value in self.net.state_dict().items()
         }
         write_tensors(self.checkpoint_folder / f"checkpoint.{number}.pt", weights)
-        write_tensors(self.checkpoint_folder / STATE_FILE, self.state_dict())
+        write_tensors(self.checkpoint_folder / _STATE_FILE, self.state_dict())
 
 
 def _require_positive(**numbers: int) -> None:
