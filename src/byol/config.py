@@ -111,17 +111,23 @@ class EvaluateConfig:
     data: str | None = None
     """Labelled data, as for pretrain. Default: the run's own."""
     protocol: str = "knn,logistic"
-    """Comma-separated: knn, logistic, linear."""
+    """Comma-separated: knn, logistic, linear, finetune."""
     labels: str = "all"
     """Labels to learn from: all, a number per class, a share (1%), or several with commas."""
     draws: int = 5
     """Random draws where not all labels are used."""
     baselines: bool = False
-    """Also evaluate the untrained network and raw pixels."""
+    """Also evaluate the untrained network (finetune: from scratch) and raw pixels."""
     augment: bool = False
     """Train the linear probe on random crops and flips, as the paper does, instead of cached features."""
+    finetune_rates: str | None = None
+    """Learning rates per 256 images that finetune tries. Default: 0.005,0.01,0.02,0.05,0.1."""
+    finetune_epochs: str | None = None
+    """Numbers of epochs that it tries, each with every rate. Default: 30,50."""
+    freeze: str | None = None
+    """Sub-modules of the network that finetune leaves as they are, such as conv1,bn1,layer1."""
     seed: int = 0
-    """Of label draws and probes."""
+    """Of label draws, probes and fine-tuning."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     num_workers: int = 0

@@ -43,7 +43,9 @@ def test_a_run_with_baselines(make_run: MakeRun, make_net: MakeNet) -> None:
         assert rows["logistic", features, "all", None, "top1"].value > 0.9
         assert 0.2 < rows["logistic", features, 1, 0, "top1"].value < 0.9
         assert rows["knn", features, 1, 0, "top1"].value != rows["knn", features, 1, 1, "top1"].value
-    assert len(list(run.cache.iterdir())) == 4  # trained and initial features, train and test
+    assert len(list(run.cache.glob("*.safetensors"))) == 4  # trained and initial features, train and test
+    splits = sorted(file.name for file in (run.cache / "splits").iterdir())
+    assert splits == ["digits-1-draw0-seed0.json", "digits-1-draw1-seed0.json"]
 
 
 def test_results_repeat_and_are_appended(make_run: MakeRun, make_net: MakeNet) -> None:

@@ -1,4 +1,4 @@
-"""Training batches of the linear probe with the paper's augmentation: random crop and flip."""
+"""Labelled images with the paper's augmentation, random crop and flip, and the linear probe on them."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -14,11 +14,58 @@ from byol.augment.views import normalized
 from byol.data.images import Subset, resident
 from byol.evaluation.batches import decoded_batches
 from byol.evaluation.features import evaluating
-from byol.evaluation.linear import Batches, Training, batch_size_for, epoch_order
+from byol.evaluation.linear import Batches, Training, epoch_order
 from byol.randomness import CROPS, VIEWS, derived_generator
 from byol.types import ImageSet
 
 CROP_AND_FLIP = ViewSpec(crop=Crop(), flip=0.5)
+
+
+class RandomCrops:
+    """Batches of labelled images, cropped and flipped anew in every epoch.
+
+    What an image looks like depends on the seed, the epoch and its place only, not on the number of
+    workers. Images that fit in memory stay on the device as uint8.
+
+    Args:
+        image_set: labelled.
+        preprocess: its size and normalisation; the crop takes the place of its resizing.
+        seed: of the crops.
+        device: where the batches go.
+        num_workers: processes that decode and crop images which are not in memory.
+    """
+
+    def __init__(
+        self,
+        image_set: ImageSet,
+        preprocess: Preprocess,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        num_workers: int = 0,
+    ) -> None:
+        assert image_set.labels is not None
+        images = resident(image_set)
+        self.image_set, self.preprocess, self.seed = image_set, preprocess, seed
+        self.device, self.num_workers = device, num_workers
+        self.images = None if images is None else images.to(device)
+        self.labels = image_set.labels.to(device)
+
+    def __call__(self, epoch: int, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield views [B,C,S,S] and labels [B] of one epoch, whose batches of indices are `order`."""
+        views = self._decoded(epoch, order) if self.images is None else self._resident(epoch, order)
+        for rows, view in zip(order, views, strict=True):
+            yield view.to(self.device), self.labels[rows.to(self.device)]
+
+    def _resident(self, epoch: int, order: Sequence[Tensor]) -> Iterator[Tensor]:
+        assert self.images is not None
+        for step, rows in enumerate(order):
+            generator = derived_generator(self.seed, VIEWS, epoch, step)
+            yield _view(self.images[rows.to(self.device)], self.preprocess, generator)
+
+    def _decoded(self, epoch: int, order: Sequence[Tensor]) -> Iterator[Tensor]:
+        per_image = partial(_single_view, self.preprocess, (self.seed, epoch))
+        return decoded_batches(self.image_set, per_image, order, self.num_workers)
 
 
 def augmented_training(
@@ -32,12 +79,11 @@ def augmented_training(
 ) -> Training:
     """Return batches whose vectors are computed anew each epoch from cropped and flipped images.
 
-    The network is frozen and in eval mode. What an image looks like depends on the seed, the epoch
-    and its place only, not on the number of workers.
+    The network is frozen and in eval mode.
 
     Args:
         backbone: from images to vectors; it is moved to `device`.
-        preprocess: its size and normalisation; the crop takes the place of its resizing.
+        preprocess: as `RandomCrops` takes it.
         image_set: labelled.
         seed: of order and crops.
         device: where the network runs.
@@ -48,50 +94,17 @@ def augmented_training(
 
     def training(indices: Tensor) -> Batches:
         chosen = Subset(image_set, indices)
-        assert chosen.labels is not None
-        labels, images = chosen.labels, resident(chosen)
-        batch_size = batch_size_for(len(chosen))
+        crops = RandomCrops(chosen, preprocess, seed=seed, device=device, num_workers=num_workers)
 
         def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-            order = epoch_order(len(chosen), seed, epoch)
-            views = (
-                _decoded_views(
-                    chosen, preprocess, torch.cat(list(order)), batch_size, (seed, epoch), num_workers
-                )
-                if images is None
-                else _resident_views(images, preprocess, order, (seed, epoch), device)
-            )
-            for rows, view in zip(order, views, strict=True):
+            for view, labels in crops(epoch, epoch_order(len(chosen), seed, epoch)):
                 with evaluating(backbone), torch.no_grad():
-                    vectors = backbone(view.to(device)).float()
-                yield vectors, labels[rows].to(device)
+                    vectors = backbone(view).float()
+                yield vectors, labels
 
         return batches
 
     return training
-
-
-def _resident_views(
-    images: Tensor,
-    preprocess: Preprocess,
-    order: Sequence[Tensor],
-    seeds: tuple[int, int],
-    device: torch.device | str,
-) -> Iterator[Tensor]:
-    for step, rows in enumerate(order):
-        yield _view(images[rows].to(device), preprocess, derived_generator(seeds[0], VIEWS, seeds[1], step))
-
-
-def _decoded_views(
-    image_set: ImageSet,
-    preprocess: Preprocess,
-    order: Tensor,
-    batch_size: int,
-    seeds: tuple[int, int],
-    num_workers: int,
-) -> Iterator[Tensor]:
-    per_image = partial(_single_view, preprocess, seeds)
-    return decoded_batches(image_set, per_image, order, batch_size, num_workers)
 
 
 def _single_view(preprocess: Preprocess, seeds: tuple[int, int], index: int, image: Tensor) -> Tensor:

@@ -45,22 +45,27 @@ def preprocessed_batches(
             yield preprocess(images[rows].to(device))
         return
     per_image = partial(_preprocessed, preprocess)
-    for batch in decoded_batches(image_set, per_image, order, batch_size, num_workers):
+    for batch in decoded_batches(image_set, per_image, order.split(batch_size), num_workers):
         yield batch.to(device)
 
 
 def decoded_batches(
-    image_set: ImageSet, per_image: PerImage, order: Tensor, batch_size: int, num_workers: int
+    image_set: ImageSet, per_image: PerImage, order: Sequence[Tensor], num_workers: int
 ) -> Iterator[Tensor]:
     """Read images one by one, pass each through `per_image`, and yield them stacked [B,C,S,S].
+
+    Args:
+        image_set: any set.
+        per_image: what happens to an image.
+        order: the indices [B] of each batch.
+        num_workers: processes that do it; 0: this one.
 
     Raises:
         UserError: an image cannot be read.
     """
     loader: DataLoader[Tensor | UserError] = DataLoader(
         _Mapped(image_set, per_image),
-        batch_size=batch_size,
-        sampler=cast(Sequence[int], order.tolist()),
+        batch_sampler=[rows.tolist() for rows in order],
         num_workers=num_workers,
         collate_fn=_stacked,
         # Without one, starting to iterate draws a number from the global generator.

@@ -1,24 +1,29 @@
 """Measure one representation: extract its vectors, run each protocol, time and score it."""
 
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from byol.augment.evaluation import Preprocess
-from byol.data.splits import draw_labels
+from byol.core.backbone import Backbone
 from byol.errors import UserError
 from byol.evaluation.augmented import augmented_training
 from byol.evaluation.features import cached, extract, fingerprint
+from byol.evaluation.finetune import divided, finetune
 from byol.evaluation.knn import knn
+from byol.evaluation.label_draws import drawn_labels
 from byol.evaluation.linear import linear
 from byol.evaluation.logistic import few_label_logistic, logistic
 from byol.evaluation.problem import Outcome, Problem, accuracy
 from byol.evaluation.request import Request
 from byol.evaluation.results import Result
+from byol.evaluation.supervised import Supervision
 from byol.evaluation.task import Task
 from byol.types import Features, ImageSet
 
@@ -49,31 +54,56 @@ class _Bench:
 
     representation: Representation
     task: Task
-    problem: Problem
     request: Request
     machine: Machine
+
+    @cached_property
+    def problem(self) -> Problem:
+        """The vectors of both splits, extracted for the first protocol that asks for them."""
+        return _problem(self.representation, self.task, self.machine)
+
+    @property
+    def splits(self) -> Path | None:
+        """Where draws of labels are kept."""
+        return self.representation.cache and self.representation.cache / "splits"
+
+
+Measure = Callable[[Tensor | None], Outcome]
+"""From the indices of the labels that may be read (None: all of train's) to scores."""
 
 
 def measured(
     representation: Representation, task: Task, request: Request, machine: Machine
 ) -> Iterator[Result]:
     """Yield every result of one representation."""
-    bench = _Bench(representation, task, _problem(representation, task, machine), request, machine)
+    bench = _Bench(representation, task, request, machine)
     for protocol in request.protocols:
+        if protocol == "finetune" and not isinstance(representation.network, Backbone):
+            continue  # pixels have no weights
+        measure = _measure(bench, protocol)
         for amount in request.amounts:
             if amount == "all":
-                yield from _results(bench, protocol, amount, None)
+                yield from _results(bench, protocol, measure, amount, None)
             elif protocol != "linear":  # few labels leave nothing to choose its learning rate on
                 for draw in range(request.draws):
-                    yield from _results(bench, protocol, amount, draw)
+                    yield from _results(bench, protocol, measure, amount, draw)
 
 
-def _results(bench: _Bench, protocol: str, amount: str | int, draw: int | None) -> Iterator[Result]:
+def _measure(bench: _Bench, protocol: str) -> Measure:
+    """Return a protocol's measure; what it needs of vectors is extracted here, off the clock."""
+    if protocol == "finetune":
+        return partial(_finetuned, bench)
+    return partial(_outcome, bench, bench.problem, protocol)
+
+
+def _results(
+    bench: _Bench, protocol: str, measure: Measure, amount: str | int, draw: int | None
+) -> Iterator[Result]:
     """Measure once; yield a result per metric."""
     task, representation = bench.task, bench.representation
-    drawn = None if draw is None else draw_labels(task.labels, amount, draw, bench.request.seed)
+    drawn = None if draw is None else drawn_labels(task, amount, draw, bench.request.seed, bench.splits)
     start = time.perf_counter()
-    outcome = _outcome(bench, protocol, drawn)
+    outcome = measure(drawn)
     seconds = round(time.perf_counter() - start, 3)
     for metric, value in _metrics(outcome.scores, task):
         yield Result(
@@ -92,16 +122,16 @@ def _results(bench: _Bench, protocol: str, amount: str | int, draw: int | None) 
         )
 
 
-def _outcome(bench: _Bench, protocol: str, drawn: Tensor | None) -> Outcome:
-    problem, device = bench.problem, bench.machine.device
+def _outcome(bench: _Bench, problem: Problem, protocol: str, drawn: Tensor | None) -> Outcome:
+    device = bench.machine.device
     if protocol == "knn":
         return knn(problem, drawn, device=device)
     if protocol == "linear":
-        return _linear(bench)
+        return _linear(bench, problem)
     return logistic(problem, device) if drawn is None else few_label_logistic(problem, drawn)
 
 
-def _linear(bench: _Bench) -> Outcome:
+def _linear(bench: _Bench, problem: Problem) -> Outcome:
     request, machine = bench.request, bench.machine
     training = None
     if request.augment:
@@ -113,8 +143,30 @@ def _linear(bench: _Bench) -> Outcome:
             device=machine.device,
             num_workers=machine.num_workers,
         )
-    outcome = linear(bench.problem, seed=request.seed, device=machine.device, training=training)
+    outcome = linear(problem, seed=request.seed, device=machine.device, training=training)
     return Outcome(outcome.scores, {**outcome.settings, "augment": request.augment})
+
+
+def _finetuned(bench: _Bench, drawn: Tensor | None) -> Outcome:
+    """Fine-tune with the labels at `drawn` (None: all), then score once."""
+    request, machine, task, network = bench.request, bench.machine, bench.task, bench.representation.network
+    assert isinstance(network, Backbone)
+    supervision = Supervision(
+        network,
+        task.train,
+        task.num_classes,
+        request.freeze,
+        request.seed,
+        machine.device,
+        machine.num_workers,
+    )
+    parts = (task.fit, task.choice) if drawn is None else divided(task.labels, drawn, request.seed)
+    tuned = finetune(supervision, *parts, request.grid, partial(_report, bench.representation.name))
+    return Outcome(supervision.scores(tuned.classifier, task.scored), tuned.settings)
+
+
+def _report(features: str, line: str) -> None:
+    print(f"finetune {features}, {line}", file=sys.stderr, flush=True)
 
 
 def _metrics(scores: Tensor, task: Task) -> Iterator[tuple[str, float]]:

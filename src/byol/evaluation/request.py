@@ -4,8 +4,10 @@ import re
 from dataclasses import dataclass
 
 from byol.errors import UserError, unknown
+from byol.evaluation.finetune import EPOCHS, RATES
+from byol.evaluation.supervised import Setting
 
-PROTOCOLS = ("knn", "logistic", "linear")
+PROTOCOLS = ("knn", "logistic", "linear", "finetune")
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,23 @@ class Request:
     """Of the draws, and of the probe's order."""
     augment: bool
     """Crop and flip while the linear probe is trained."""
+    grid: tuple[Setting, ...] = ()
+    """Settings that fine-tuning tries."""
+    freeze: tuple[str, ...] = ()
+    """Sub-modules of the network that fine-tuning leaves as they are."""
 
 
 def parsed_request(
-    protocol: str, labels: str | int, draws: int = 5, seed: int = 0, augment: bool = False
+    protocol: str,
+    labels: str | int,
+    draws: int = 5,
+    seed: int = 0,
+    augment: bool = False,
+    finetune_rates: str | float | None = None,
+    finetune_epochs: str | int | None = None,
+    freeze: str | None = None,
 ) -> Request:
-    """Check what the user wrote; both lists are separated by commas.
+    """Check what the user wrote; lists are separated by commas.
 
     Raises:
         UserError: a name or an amount is none, or they do not go together.
@@ -47,7 +60,42 @@ def parsed_request(
         )
     if augment and "linear" not in protocols:
         raise UserError("--augment concerns --protocol linear only")
-    return Request(protocols, amounts, draws, seed, augment)
+    asked = {
+        "--finetune-rates": finetune_rates,
+        "--finetune-epochs": finetune_epochs,
+        "--freeze": freeze,
+    }
+    for flag, value in asked.items():
+        if value is not None and "finetune" not in protocols:
+            raise UserError(f"{flag} concerns --protocol finetune only")
+    frozen = () if freeze is None else tuple(dict.fromkeys(_items(freeze, "--freeze")))
+    return Request(protocols, amounts, draws, seed, augment, _grid(finetune_rates, finetune_epochs), frozen)
+
+
+def _grid(rates: str | float | None, epochs: str | int | None) -> tuple[Setting, ...]:
+    """Return every rate with every number of epochs; None: those of the paper."""
+    lengths = EPOCHS if epochs is None else _epochs(str(epochs))
+    return tuple(
+        Setting(rate, length)
+        for rate in (RATES if rates is None else _rates(str(rates)))
+        for length in lengths
+    )
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    items = tuple(dict.fromkeys(_items(text, "--finetune-rates")))
+    if not all(
+        re.fullmatch(r"[0-9]*\.?[0-9]+(e-?[0-9]+)?", item) and 0 < float(item) < 1e6 for item in items
+    ):
+        raise UserError(f"--finetune-rates takes learning rates above 0, such as 0.01,0.05, not '{text}'")
+    return tuple(float(item) for item in items)
+
+
+def _epochs(text: str) -> tuple[int, ...]:
+    items = tuple(dict.fromkeys(_items(text, "--finetune-epochs")))
+    if not all(re.fullmatch(r"[0-9]+", item) and int(item) > 0 for item in items):
+        raise UserError(f"--finetune-epochs takes whole numbers above 0, such as 30,50, not '{text}'")
+    return tuple(int(item) for item in items)
 
 
 def _items(text: str, flag: str) -> list[str]:

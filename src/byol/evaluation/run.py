@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
+from byol.core.backbone import find_layer
 from byol.errors import UserError
 from byol.evaluation.baselines import centred_pixels, random_init
 from byol.evaluation.measure import Machine, Representation, measured
@@ -28,6 +29,9 @@ def evaluate(
     num_workers: int = 0,
     seed: int = 0,
     augment: bool = False,
+    finetune_rates: str | float | None = None,
+    finetune_epochs: str | int | None = None,
+    freeze: str | None = None,
     net: nn.Module | None = None,
     out: str | Path | None = None,
 ) -> list[Result]:
@@ -36,15 +40,20 @@ def evaluate(
     Args:
         target: a run directory, or a bundle folder.
         data: as `byol pretrain --data`; None: the run's own.
-        protocol: knn, logistic, linear; several separated by commas.
+        protocol: knn, logistic, linear, finetune; several separated by commas.
         labels: "all", a number per class, a share such as "1%"; several separated by commas.
         draws: how often few labels are drawn; one result for each.
-        baselines: measure random-init and pixels as well; needs a run directory.
+        baselines: measure random-init (fine-tuned: training from scratch) and pixels as well; needs a
+            run directory.
         data_dir: where named sets are; None: where the run had them, else ./datasets.
         device: "auto", "cpu", "cuda", ...
         num_workers: processes that decode images which do not fit in memory.
-        seed: of the draws of labels and of the probe's order.
+        seed: of the draws of labels and of the order of training.
         augment: crop and flip while the linear probe is trained, as in the paper.
+        finetune_rates: base learning rates per 256 images that fine-tuning tries, separated by
+            commas; None: the paper's five.
+        finetune_epochs: likewise; None: 30 and 50, as in the paper.
+        freeze: names of sub-modules of the network that fine-tuning leaves as they are.
         net: an untrained copy of the network, where it was the user's own.
         out: a JSON file that gets the records too; those of a run always go to its results.json.
 
@@ -54,9 +63,11 @@ def evaluate(
     Raises:
         UserError: something is not as it should be. Nothing is recorded then.
     """
-    request = parsed_request(protocol, labels, draws, seed, augment)
+    request = parsed_request(protocol, labels, draws, seed, augment, finetune_rates, finetune_epochs, freeze)
     machine = Machine(chosen_device(device), num_workers)
     opened = open_target(target, net)
+    for name in request.freeze:
+        find_layer(opened.backbone.net, name)
     if baselines and opened.run is None:
         raise UserError("--baselines needs a run directory: a bundle has no weights of step 0")
     task = divide(open_data(opened, data, data_dir), opened.holdout(data))

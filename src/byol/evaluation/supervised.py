@@ -1,0 +1,171 @@
+"""One supervised fit: a backbone and a linear classifier, trained together on labelled images."""
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from byol.augment.evaluation import Preprocess
+from byol.core.backbone import Backbone, find_layer
+from byol.data.images import Subset
+from byol.evaluation.augmented import RandomCrops
+from byol.evaluation.features import extract
+from byol.evaluation.linear import batch_size_for
+from byol.optim.schedules import warmup_cosine
+from byol.randomness import NETWORK, ORDER, derived_generator, derived_seed
+from byol.types import ImageSet
+
+SMALLEST_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is chosen on held-out images."""
+
+    lr: float
+    """Base rate per 256 images: the rate is lr * batch / 256."""
+    epochs: int
+
+
+class Classifier(nn.Module):
+    """A copy of a backbone with a linear classifier that starts at zero.
+
+    Args:
+        backbone: copied; it stays as it is.
+        num_classes: K.
+        freeze: names of sub-modules of the network that stay as they are: no gradients, eval mode.
+
+    Raises:
+        UserError: the network has no sub-module of such a name.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int, freeze: Sequence[str] = ()) -> None:
+        super().__init__()
+        self.backbone = copy.deepcopy(backbone)
+        # Not nn.Linear(...): its random weights would be drawn from the global generator, for nothing.
+        self.head = nn.utils.skip_init(nn.Linear, backbone.num_features, num_classes)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        self.frozen = [find_layer(self.backbone.net, name).requires_grad_(False) for name in freeze]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B,K] of images [B,C,S,S]."""
+        logits: Tensor = self.head(self.backbone(images))
+        return logits
+
+    def train(self, mode: bool = True) -> "Classifier":
+        """Set the mode of everything but what is frozen, which stays in eval mode."""
+        super().train(mode)
+        for part in self.frozen:
+            part.eval()
+        return self
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """Labelled images, a network, and what else is the same in every fit."""
+
+    backbone: Backbone
+    """With its `preprocess`; copied for each fit, it stays as it is."""
+    images: ImageSet
+    num_classes: int
+    freeze: Sequence[str] = ()
+    """Sub-modules of the network that stay as they are."""
+    seed: int = 0
+    """Of order, crops and dropout."""
+    device: torch.device | str = "cpu"
+    num_workers: int = 0
+    """Processes that decode images which are not in memory."""
+
+    def fitted(self, indices: Tensor, setting: Setting) -> Classifier:
+        """Train a copy of the network and a linear classifier on the images at `indices`.
+
+        Random crop and flip, SGD with Nesterov momentum 0.9, no weight decay, cosine schedule without
+        warm-up (BYOL, appendix C.2); batch norms in train mode, with `batch_norm_momentum`. A fit whose
+        loss is no longer finite ends early: neither are its weights then.
+        """
+        crops = RandomCrops(
+            Subset(self.images, indices),
+            self._preprocess,
+            seed=self.seed,
+            device=self.device,
+            num_workers=self.num_workers,
+        )
+        classifier = Classifier(self.backbone, self.num_classes, self.freeze).to(self.device)
+        with torch.random.fork_rng([self.device] if torch.device(self.device).type == "cuda" else []):
+            _train(classifier, crops, setting, self.seed)
+        return classifier.eval()
+
+    def scores(self, classifier: Classifier, images: ImageSet) -> Tensor:
+        """Return logits [M,K] of whole images, in eval mode."""
+        found = extract(
+            classifier, self._preprocess, images, device=self.device, num_workers=self.num_workers
+        )
+        return found.vectors
+
+    @property
+    def _preprocess(self) -> Preprocess:
+        assert self.backbone.preprocess is not None
+        return self.backbone.preprocess
+
+
+def steps_per_epoch(count: int) -> int:
+    """Return how many steps an epoch has: batches of the paper's 1024, or of a sixteenth of a small set.
+
+    Batches have 16 images at least, or there would be little to take batch statistics of.
+    """
+    return math.ceil(count / max(SMALLEST_BATCH, batch_size_for(count)))
+
+
+def batch_size(count: int) -> int:
+    """Return the number of images in the larger batches of an epoch."""
+    return math.ceil(count / steps_per_epoch(count))
+
+
+def batch_norm_momentum(steps: int) -> float:
+    """Return the weight of a batch's statistics in the running ones, with `steps` in an epoch.
+
+    The paper's decay is max(1 - 10 / s, 0.9) (appendix D); PyTorch's momentum is 1 - decay.
+    """
+    return min(10 / steps, 0.1)
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
+    """Return an epoch's batches of indices: each of `count` once, in batches of one size or nearly so.
+
+    Batch norm would make little of the few images that dividing by the batch size leaves over.
+    """
+    order = torch.randperm(count, generator=derived_generator(seed, ORDER, epoch))
+    return order.tensor_split(steps_per_epoch(count))
+
+
+def _train(classifier: Classifier, crops: RandomCrops, setting: Setting, seed: int) -> None:
+    count, step = len(crops.labels), 0
+    total = setting.epochs * steps_per_epoch(count)
+    _set_batch_norm_momentum(classifier, batch_norm_momentum(steps_per_epoch(count)))
+    classifier.to(memory_format=torch.channels_last).train()
+    trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=1.0, momentum=0.9, nesterov=True)
+    peak = setting.lr * batch_size(count) / 256
+    for epoch in range(setting.epochs):
+        for views, labels in crops(epoch, epoch_order(count, seed, epoch)):
+            torch.manual_seed(derived_seed(seed, NETWORK, step))  # of dropout and the like
+            optimizer.param_groups[0]["lr"] = peak * warmup_cosine(step, 0, total)
+            loss = F.cross_entropy(classifier(views.contiguous(memory_format=torch.channels_last)), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+        if not loss.isfinite():
+            break
+
+
+def _set_batch_norm_momentum(network: nn.Module, momentum: float) -> None:
+    for part in network.modules():
+        if isinstance(part, _BatchNorm):
+            part.momentum = momentum
