@@ -95,12 +95,14 @@ def test_evaluate_and_embed_from_the_command_line(
     flags = [part for name, value in tiny.items() for part in ("--" + name, str(value))]
     assert main(["pretrain", *flags, "--out", "run"]) == 0
     assert "next: byol evaluate run" in capsys.readouterr().out
-    assert main(["evaluate", "run", "--labels", "1,all", "--draws", "2", "--baselines"]) == 0
+    words = ["--labels", "1,all", "--draws", "2", "--baselines"]
+    assert main(["evaluate", "run", *words]) == 0
     table = capsys.readouterr().out
     assert all(word in table for word in ("byol", "random-init", "pixels", "logistic", "knn"))
+    assert table.splitlines()[0].strip() == "digits, top1, 500 test images, percent"
     records = RunDirectory("run").results()
     fields = {"protocol", "features", "labels", "draw", "metric", "value", "split", "seed", "epoch", "data"}
     assert all(record.keys() == fields | {"seconds", "settings"} for record in records)
-    assert len(records) == 2 * 3 * (2 + 1) * 2  # protocols, features, draws and all, top1 and top5
+    assert len(records) == 2 * 3 * (2 + 1) * 3  # protocols, features, draws and all, metrics
     assert main(["embed", "--out", "vectors.npy", "run", "--split", "test"]) == 0
     assert Path("vectors.npy").is_file()

@@ -136,7 +136,7 @@ def _evaluate(words: list[str]) -> int:
     from byol.evaluation.run import evaluate
 
     settings = {name: value for name, value in vars(config).items() if name != "debug"}
-    print_table(evaluate(**settings))
+    print_table(evaluate(**settings), config.metric)
     return 0
 
 

@@ -118,6 +118,11 @@ class EvaluateConfig:
     """Random draws where not all labels are used."""
     baselines: bool = False
     """Also evaluate the untrained network (finetune: from scratch) and raw pixels."""
+    metric: Literal["top1", "mean_per_class"] = "top1"
+    """What settings are chosen by and the table shows: top1, or mean_per_class (every class counts the
+    same). Both are recorded."""
+    transfer: bool = False
+    """Logistic regression as in the paper's transfer protocol: 45 l2 values, features as they are."""
     augment: bool = False
     """Train the linear probe on random crops and flips, as the paper does, instead of cached features."""
     finetune_rates: str | None = None

@@ -69,6 +69,14 @@ def test_scale_of_the_features_is_met_by_the_choice_of_rate() -> None:
         assert accuracy(linear(scaled, epochs=20).scores, truth) > 0.85
 
 
+def test_the_rate_is_the_best_by_the_metric() -> None:
+    """A metric that praises mistakes chooses the rate with the most of them."""
+    problem, rates = digits_problem(), (0.4, 0.001)
+    chosen = linear(problem, epochs=2, rates=rates).settings["lr"]
+    contrary = replace(problem, metric=lambda scores, labels: 1 - accuracy(scores, labels))
+    assert (chosen, linear(contrary, epochs=2, rates=rates).settings["lr"]) == rates
+
+
 def test_last_epoch_with_the_chosen_rate_on_everything() -> None:
     problem = digits_problem()
     outcome = linear(problem, epochs=4, rates=(0.4, 0.1))

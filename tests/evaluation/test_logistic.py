@@ -5,18 +5,23 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression as Reference
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
 from byol.errors import UserError
+from byol.evaluation import logistic as module
 from byol.evaluation.logistic import (
     C_GRID,
+    L2_GRID,
     LogisticRegression,
+    PrincipalAxes,
     Standardization,
     choose_c,
     few_label_logistic,
     logistic,
+    transfer_logistic,
 )
-from byol.evaluation.problem import Problem, accuracy
+from byol.evaluation.problem import Problem, accuracy, mean_per_class
 
 
 def digits_problem() -> Problem:
@@ -134,3 +139,95 @@ def test_nothing_to_choose_on_is_refused() -> None:
     problem = replace(digits_problem(), choice=torch.empty(0, dtype=torch.int64))
     with pytest.raises(UserError, match="too few"):
         logistic(problem)
+
+
+def by_newton(vectors: torch.Tensor, labels: torch.Tensor, l2: float) -> Reference:
+    """The sum of cross-entropies + l2/2 |W|^2, of the vectors as they are."""
+    reference = Reference(C=1 / l2, solver="newton-cholesky", tol=1e-10)
+    return reference.fit(vectors.double().numpy(), labels.numpy())
+
+
+def test_the_grid_is_the_published_one() -> None:
+    assert len(L2_GRID) == 45
+    np.testing.assert_allclose(L2_GRID, np.logspace(-6, 5, 45), rtol=1e-12)
+
+
+@pytest.mark.parametrize("step", [28, 36, 44])
+def test_transfer_equals_scikit_learn(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, l2 = digits_problem(), L2_GRID[step]
+    monkeypatch.setattr(module, "L2_GRID", (l2,))
+    outcome = transfer_logistic(problem)
+    assert outcome.settings == {"l2": l2, "grid": 1}
+    reference = by_newton(problem.vectors, problem.labels, l2)
+    queries, ours = problem.queries.double().numpy(), outcome.scores.double()
+    np.testing.assert_allclose(ours.softmax(dim=1).numpy(), reference.predict_proba(queries), atol=1e-3)
+    # A number may be added to all logits of an image; they reach 20.
+    ours, logits = ours - ours.mean(dim=1, keepdim=True), reference.decision_function(queries)
+    np.testing.assert_allclose(ours, logits - logits.mean(axis=1, keepdims=True), atol=0.02)
+
+
+def test_transfer_refits_everything_with_its_choice_and_never_sees_the_queries() -> None:
+    problem = digits_problem()
+    outcome = transfer_logistic(problem)
+    l2 = outcome.settings["l2"]
+    assert l2 in L2_GRID and outcome.settings["grid"] == 45
+    expected = by_newton(problem.vectors, problem.labels, l2).predict_proba(problem.queries.double().numpy())
+    np.testing.assert_allclose(outcome.scores.softmax(dim=1).numpy(), expected, atol=2e-3)
+    assert transfer_logistic(replace(problem, queries=torch.randn(7, 64))).settings == outcome.settings
+
+
+def test_transfer_choice_does_not_hang_on_the_path() -> None:
+    """From the weakest l2 to the strongest, each from the one before, gives the same."""
+    problem = replace(digits_problem(), fit=torch.arange(400))
+    vectors, labels = problem.vectors[problem.fit], problem.labels[problem.fit]
+    held, held_labels = problem.vectors[problem.choice], problem.labels[problem.choice]
+    mean = vectors.mean(dim=0)
+    axes, reached, start = PrincipalAxes.of(vectors - mean), {}, None
+    for l2 in L2_GRID:
+        start = axes.fit(labels, 10, 1 / l2, start)
+        reached[l2] = accuracy(axes.regression(start).scores(held - mean), held_labels)
+    best = max(reached, key=lambda l2: (reached[l2], l2))
+    assert transfer_logistic(problem).settings["l2"] == best
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e3])
+def test_extreme_l2_are_stable(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Separable vectors of extreme scale: finite, and the whole path in bounded time."""
+    evaluations, original = [], module._Objective.__call__
+
+    def counted(self: module._Objective) -> float:
+        evaluations.append(1)
+        return original(self)
+
+    monkeypatch.setattr(module._Objective, "__call__", counted)
+    problem = digits_problem()
+    vectors, labels = scale * problem.vectors[:300], problem.labels[:300]
+    axes = PrincipalAxes.of(vectors - vectors.mean(dim=0))
+    start = None
+    for l2 in reversed(L2_GRID):
+        start = axes.fit(labels, 10, 1 / l2, start)
+        assert start.isfinite().all()
+    assert len(evaluations) < 8000  # 45 fits of at most 2,000 would be 90,000
+    assert accuracy(axes.regression(start).scores(vectors - vectors.mean(dim=0)), labels) == 1
+
+
+def test_settings_are_chosen_by_the_metric_asked_for() -> None:
+    """Top-1 prefers to ignore a rare class that many others look like, the mean per class does not."""
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.rand(300, generator=generator) < 0.2).long()
+    vectors = torch.randn(300, 30, generator=generator) + 0.2 * labels[:, None]
+    fitted, held = (vectors[:100], labels[:100]), (vectors[100:], labels[100:])
+    grid = (1e-4, 1e-2, 1.0)
+    standard = StandardScaler().fit(fitted[0].numpy())
+    reached = []
+    for c in grid:
+        reference = Reference(C=c, tol=1e-8).fit(standard.transform(fitted[0].numpy()), fitted[1].numpy())
+        given = reference.predict(standard.transform(held[0].numpy()))
+        reached.append((accuracy_score(held[1], given), balanced_accuracy_score(held[1], given)))
+    best = [grid[int(np.argmax(values))] for values in zip(*reached, strict=True)]
+    assert best[0] < best[1]
+    assert choose_c(*fitted, *held, 2, grid) == best[0]
+    assert choose_c(*fitted, *held, 2, grid, mean_per_class) == best[1]
+    problem = Problem(vectors, labels, torch.arange(100), torch.arange(100, 300), vectors[:1], 2)
+    by_mean = replace(problem, metric=mean_per_class)
+    assert logistic(problem).settings["C"] < logistic(by_mean).settings["C"]

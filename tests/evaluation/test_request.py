@@ -33,3 +33,15 @@ def test_other_limits() -> None:
         parsed_request("knn", "5", draws=0)
     with pytest.raises(UserError, match="--augment"):
         parsed_request("knn", "all", augment=True)
+
+
+def test_metric_and_transfer() -> None:
+    assert parsed_request("knn", "all").metric == "top1"
+    request = parsed_request("knn,logistic", "all", metric="mean_per_class", transfer=True)
+    assert (request.metric, request.transfer) == ("mean_per_class", True)
+    with pytest.raises(UserError, match=r"unknown metric 'mean_per_clas'. Did you mean 'mean_per_class'\?"):
+        parsed_request("knn", "all", metric="mean_per_clas")
+    with pytest.raises(UserError, match="--transfer concerns --protocol logistic only"):
+        parsed_request("knn,linear", "all", transfer=True)
+    with pytest.raises(UserError, match="use --labels all"):
+        parsed_request("logistic", "1%,all", transfer=True)

@@ -3,6 +3,7 @@ import json
 from dataclasses import fields, replace
 
 import pytest
+import torch
 from rich.console import Console
 
 from byol.evaluation.results import Result, print_table, table
@@ -10,16 +11,17 @@ from byol.evaluation.results import Result, print_table, table
 RESULT = Result("knn", "byol", "all", None, "top1", 0.9, "test", 0, 100, "digits", 0.1, {"k": 20})
 
 
-def printed(results: list[Result]) -> str:
+def printed(results: list[Result], metric: str = "top1") -> str:
     console = Console(file=io.StringIO(), width=100)
-    console.print(table(results))
+    console.print(table(results, metric))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
 
 def test_the_fields_are_the_contract() -> None:
     names = "protocol features labels draw metric value split seed epoch data seconds settings"
-    assert [field.name for field in fields(Result)] == names.split()
+    assert list(RESULT.to_dict()) == names.split()
+    assert [field.name for field in fields(Result)] == [*names.split(), "predictions"]
     assert json.loads(json.dumps(RESULT.to_dict())) == RESULT.to_dict()
 
 
@@ -73,11 +75,21 @@ def test_a_pipe_gets_plain_lines_however_wide(capsys: pytest.CaptureFixture[str]
 
 
 def test_what_is_the_same_everywhere_stands_in_the_title() -> None:
-    top5 = replace(RESULT, metric="top5", value=0.99)
-    assert printed([RESULT, top5]).splitlines()[0].strip() == "digits, top1, test, percent"
-    assert "99.0" not in printed([RESULT, top5])
-    both = printed([RESULT, replace(RESULT, split="holdout", value=0.8)])
+    assert printed([RESULT]).splitlines()[0].strip() == "digits, top1, test, percent"
+    many = replace(RESULT, predictions=torch.zeros(10_000))
+    assert printed([many]).splitlines()[0].strip() == "digits, top1, 10,000 test images, percent"
+    both = printed([many, replace(many, split="holdout", value=0.8)])
+    assert both.splitlines()[0].strip() == "digits, top1, percent"
     assert [line.split()[2:] for line in both.splitlines() if "byol" in line] == [
         ["holdout", "80.0"],
         ["test", "90.0"],
     ]
+
+
+def test_one_metric_is_shown() -> None:
+    results = [RESULT, replace(RESULT, metric="top5", value=0.99)]
+    results.append(replace(RESULT, metric="mean_per_class", value=0.85))
+    for metric, value in (("top1", "90.0"), ("mean_per_class", "85.0")):
+        lines = printed(results, metric).splitlines()
+        assert lines[0].strip() == f"digits, {metric.replace('_', ' ')}, test, percent"
+        assert [line.split() for line in lines if "byol" in line] == [["knn", "byol", value]]

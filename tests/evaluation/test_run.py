@@ -2,6 +2,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,9 +14,11 @@ from byol.core.backbone import Backbone
 from byol.data.images import TensorImages
 from byol.data.source import Source
 from byol.errors import UserError
-from byol.evaluation import measure, target
+from byol.evaluation import logistic, measure, target
+from byol.evaluation.request import parsed_request
 from byol.evaluation.results import Result
 from byol.evaluation.run import evaluate
+from byol.evaluation.task import divide
 from byol.rundir import RunDirectory
 
 MakeRun = Callable[..., RunDirectory]
@@ -29,8 +32,8 @@ def by_row(results: list[Result]) -> dict[tuple[object, ...], Result]:
 def test_a_run_with_baselines(make_run: MakeRun, make_net: MakeNet) -> None:
     run = make_run()
     results = evaluate(run.path, net=make_net(), labels="1,all", draws=2, baselines=True, device="cpu")
-    # 3 kinds of features x 2 protocols x (2 draws + all labels) x (top1, top5)
-    assert len(results) == len(by_row(results)) == 36
+    # 3 kinds of features x 2 protocols x (2 draws + all labels) x (top1, mean_per_class, top5)
+    assert len(results) == len(by_row(results)) == 54
     assert run.results() == [result.to_dict() for result in results]
     first = by_row(results)["knn", "byol", "all", None, "top1"]
     assert (first.split, first.seed, first.epoch, first.data) == ("test", 3, 7, "digits")
@@ -89,27 +92,80 @@ def test_linear_clean_and_augmented(
         results = evaluate(
             run.path, net=make_net(), protocol="linear", labels="1,all", augment=augment, device="cpu"
         )
-        assert [(r.labels, r.metric) for r in results] == [("all", "top1"), ("all", "top5")]
+        assert [(r.labels, r.metric) for r in results] == [
+            ("all", "top1"),
+            ("all", "mean_per_class"),
+            ("all", "top5"),
+        ]
         assert results[0].settings["augment"] is augment
         assert results[0].value > (0.4 if augment else 0.85)
 
 
-@pytest.mark.parametrize("protocol", ["logistic", "linear"])
+@pytest.mark.parametrize(
+    ("protocol", "transfer", "chosen"),
+    [
+        ("logistic", False, ["C"]),
+        ("logistic", True, ["l2", "grid"]),
+        ("linear", False, ["lr", "epochs", "batch_size", "augment"]),
+    ],
+)
 def test_test_labels_never_influence_a_choice(
-    make_run: MakeRun, make_net: MakeNet, digits: Source, monkeypatch: pytest.MonkeyPatch, protocol: str
+    make_run: MakeRun,
+    make_net: MakeNet,
+    digits: Source,
+    monkeypatch: pytest.MonkeyPatch,
+    protocol: str,
+    transfer: bool,
+    chosen: list[str],
 ) -> None:
     run, short = make_run(), measure.linear
     monkeypatch.setattr(measure, "linear", lambda problem, **k: short(problem, epochs=3, **k))
-    honest = evaluate(run.path, net=make_net(), protocol=protocol, device="cpu")
+    monkeypatch.setattr(logistic, "L2_GRID", logistic.L2_GRID[::5])
+    settings: dict[str, Any] = {"protocol": protocol, "transfer": transfer, "device": "cpu"}
+    honest = evaluate(run.path, net=make_net(), **settings)
     test = digits.test
     assert isinstance(test, TensorImages)
     assert test.labels is not None
     shuffled = test.labels[torch.randperm(500, generator=torch.Generator().manual_seed(0))]
     other = replace(digits, test=TensorImages(test.images, shuffled, test.class_names, test.keys))
     monkeypatch.setattr(target, "open_source", lambda *a, **k: other)
-    poisoned = evaluate(run.path, net=make_net(), protocol=protocol, device="cpu")
-    assert honest[0].settings == poisoned[0].settings
+    poisoned = evaluate(run.path, net=make_net(), **settings)
+    assert honest[0].settings == poisoned[0].settings and list(honest[0].settings) == chosen
     assert poisoned[0].value < 0.2 < honest[0].value
+
+
+def test_every_image_of_the_split_counts_the_same(
+    make_run: MakeRun, make_net: MakeNet, digits: Source
+) -> None:
+    """500 images are no multiple of a batch; a mean of batch means, or 256 of them, would differ."""
+    results = evaluate(make_run().path, net=make_net(), protocol="knn", device="cpu")
+    assert digits.test is not None and digits.test.labels is not None
+    truth, given = digits.test.labels.tolist(), results[0].predictions
+    assert given is not None and len(given) == len(truth) == 500
+    right = [label == prediction for label, prediction in zip(truth, given.tolist(), strict=True)]
+    values = {result.metric: result.value for result in results}
+    assert values["top1"] == sum(right) / 500
+    of_class = [[hit for hit, label in zip(right, truth, strict=True) if label == k] for k in range(10)]
+    assert values["mean_per_class"] == pytest.approx(sum(sum(hits) / len(hits) for hits in of_class) / 10)
+    assert abs(values["top1"] - (sum(right[:256]) / 256 + sum(right[256:]) / 244) / 2) > 1e-6
+
+
+def test_the_network_keeps_its_modes_and_its_state(
+    backbone: Backbone, digits: Source, preprocess: Preprocess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No protocol may leave a frozen batch norm in train mode, or the network in eval mode."""
+    short = measure.linear
+    monkeypatch.setattr(measure, "linear", lambda problem, **k: short(problem, epochs=1, **k))
+    backbone.train()
+    backbone.net[1].eval()
+    modes = [part.training for part in backbone.modules()]
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    representation = measure.Representation("byol", backbone, preprocess, None, None, None)
+    request = parsed_request("knn,logistic,linear", "1,all", draws=1, augment=True)
+    machine = measure.Machine(torch.device("cpu"), 0)
+    for _ in measure.measured(representation, divide(digits, 0.1), request, machine):
+        assert [part.training for part in backbone.modules()] == modes
+    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items())
 
 
 class Constant(nn.Module):
@@ -126,7 +182,7 @@ class Constant(nn.Module):
 def test_a_collapsed_backbone_scores_at_chance(make_run: MakeRun, preprocess: Preprocess) -> None:
     run = make_run(backbone=Backbone(Constant(), 8, channels=1, preprocess=preprocess))
     for result in evaluate(run.path, net=Constant(), labels="5,all", device="cpu"):
-        assert result.value < (0.2 if result.metric == "top1" else 0.65)
+        assert result.value < (0.65 if result.metric == "top5" else 0.2)
 
 
 def test_broken_weights_are_told_and_nothing_is_recorded(make_run: MakeRun, preprocess: Preprocess) -> None:

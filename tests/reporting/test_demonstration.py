@@ -62,7 +62,7 @@ def test_short_demo_writes_everything(tmp_path: Path, monkeypatch: pytest.Monkey
     threads = torch.get_num_threads()
     run = byol.demo(epochs="4st", knn_every="2st", log_every="1st")
     assert run.path == Path("runs/demo-1") and (run.path / "demo.png").is_file()
-    assert len(RunDirectory(run.path).results()) == 3 * 2 * (3 * 5 + 1) * 2  # top1 and top5
+    assert len(RunDirectory(run.path).results()) == 3 * 2 * (3 * 5 + 1) * 3  # 3 metrics
     assert torch.get_num_threads() == threads
 
 

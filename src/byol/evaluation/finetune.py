@@ -13,7 +13,7 @@ from torch import Tensor
 from byol.data.images import Subset
 from byol.data.splits import holdout_split
 from byol.errors import UserError
-from byol.evaluation.problem import accuracy
+from byol.evaluation.problem import Metric, accuracy
 from byol.evaluation.supervised import (
     Classifier,
     Setting,
@@ -47,13 +47,18 @@ class Trial:
 
     setting: Setting
     accuracy: float
-    """0-1; 0 where the fit diverged."""
+    """By the metric that is compared, 0-1; 0 where the fit diverged."""
     loss: float
     """Mean cross-entropy; infinite where the fit diverged."""
 
 
 def finetune(
-    supervision: Supervision, fit: Tensor, choice: Tensor, grid: Sequence[Setting], report: Report
+    supervision: Supervision,
+    fit: Tensor,
+    choice: Tensor,
+    grid: Sequence[Setting],
+    report: Report,
+    metric: Metric = accuracy,
 ) -> FineTuned:
     """Choose a setting on the images at `choice`, then fit those at `fit` and `choice` together.
 
@@ -67,6 +72,7 @@ def finetune(
         choice: indices of those on which they are compared; may be empty.
         grid: the settings; a single one is taken without a comparison.
         report: gets a line after each fit.
+        metric: by which settings are compared.
 
     Raises:
         UserError: there are fewer than two images, or the last fit diverged.
@@ -117,13 +123,15 @@ def best(trials: Sequence[Trial]) -> Setting:
     return max(trials, key=lambda trial: (trial.accuracy, -trial.loss)).setting
 
 
-def _tried(supervision: Supervision, fit: Tensor, choice: Tensor, setting: Setting, report: Report) -> Trial:
+def _tried(
+    supervision: Supervision, fit: Tensor, choice: Tensor, setting: Setting, report: Report, metric: Metric
+) -> Trial:
     start = time.perf_counter()
     held = Subset(supervision.images, choice)
     assert held.labels is not None
     scores = supervision.scores(supervision.fitted(fit, setting), held)
     loss = float(F.cross_entropy(scores, held.labels))
-    trial = Trial(setting, accuracy(scores, held.labels), loss)
+    trial = Trial(setting, metric(scores, held.labels), loss)
     if not math.isfinite(loss):
         trial = Trial(setting, 0.0, math.inf)
     report(

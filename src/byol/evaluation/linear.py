@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from byol.evaluation.problem import Outcome, Problem, accuracy
+from byol.evaluation.problem import Outcome, Problem
 from byol.randomness import ORDER, derived_generator
 
 LEARNING_RATES = (30.0, 10.0, 3.0, 1.0, 0.4, 0.3, 0.2, 0.1, 0.05, 0.01)
@@ -56,7 +56,7 @@ def linear(
     Args:
         problem: clean vectors and queries.
         epochs: of each of the two fits.
-        rates: base learning rates; the rate is base * batch / 256. Equal accuracies: the first.
+        rates: base learning rates; the rate is base * batch / 256. Equally good: the first.
         seed: of the order in which images come.
         device: where to compute.
         training: where the batches of vectors come from; None: `problem.vectors`.
@@ -69,7 +69,7 @@ def linear(
     shape = (problem.num_classes, problem.vectors.shape[1])
     heads = fit_heads(batches(problem.fit), len(problem.fit), shape, rates, epochs, device)
     held, held_labels = problem.vectors[problem.choice].to(device), problem.labels[problem.choice]
-    reached = [accuracy(scores, held_labels) for scores in heads.scores(held)]
+    reached = [problem.metric(scores, held_labels) for scores in heads.scores(held)]
     rate = rates[reached.index(max(reached))]
     count = len(problem.vectors)
     final = fit_heads(batches(torch.arange(count)), count, shape, [rate], epochs, device)

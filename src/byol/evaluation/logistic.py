@@ -1,24 +1,27 @@
 """Multinomial logistic regression by L-BFGS, in scikit-learn's terms and faster.
 
-The objective is scikit-learn's: C * (sum of cross-entropies) + |W|^2 / 2, the bias free. What makes
-it quick is a change of variables: along the principal axes of the vectors, scaled by the curvature
+The objective is scikit-learn's: C * (sum of cross-entropies) + |W|^2 / 2, the bias free. BYOL's
+transfer protocol is the same with other vectors and another range, written with l2 = 1 / C. What makes it
+quick is a change of variables: along the principal axes of the vectors, scaled by the curvature
 that the objective has there, the problem is round, and a few dozen passes are enough where several
 hundred were needed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from byol.evaluation.problem import Outcome, Problem, accuracy
+from byol.evaluation.problem import Metric, Outcome, Problem, accuracy
 
 FEW_LABELS_C = 0.1
 C_GRID = tuple(10 ** (exponent / 2) for exponent in range(-8, 3))
 """1e-4 to 10, two per decade. Vectors are standardised, so that the range need not be as wide as
-that of BYOL's transfer protocol (45 values from 1e-6 to 1e5 for vectors of any scale)."""
+`L2_GRID`."""
+L2_GRID = tuple(10 ** (-6 + 11 * step / 44) for step in range(45))
+"""1e-6 to 1e5, four per decade: BYOL's transfer protocol (appendix D), for vectors of any scale."""
 _TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-6}
 """On the largest element of the gradient, in round variables."""
 _ITERATIONS = 1000
@@ -37,30 +40,66 @@ class Standardization:
         std, mean = torch.std_mean(vectors, dim=0, correction=0)
         return cls(mean, torch.where(std > 1e-6 * mean.abs(), std, 1.0))
 
+    @classmethod
+    def centring(cls, vectors: Tensor) -> Self:
+        """Measure the mean only. The bias is free and takes it up, so that the model is that of the
+        vectors as they are; it is found in fewer passes."""
+        mean = vectors.mean(dim=0)
+        return cls(mean, torch.ones_like(mean))
+
     def __call__(self, vectors: Tensor) -> Tensor:
         """Return vectors [N,D] with the mean subtracted and divided by the scale."""
         return (vectors - self.mean) / self.scale
 
 
+Measuring = Callable[[Tensor], Standardization]
+"""What of vectors [N,D] is measured: `Standardization.of` or `Standardization.centring`."""
+
+
 def logistic(problem: Problem, device: torch.device | str = "cpu") -> Outcome:
     """Choose C on `problem.choice`, fit all vectors with it, score the queries.
 
-    Vectors are standardised with the statistics of what is fitted. Equal accuracies: the smaller C.
+    Vectors are standardised with the statistics of what is fitted. Equally good: the smaller C.
 
     Raises:
         UserError: nothing is left to choose on.
     """
+    c, scores = _chosen(problem, device, C_GRID, Standardization.of)
+    return Outcome(scores, {"C": c})
+
+
+def transfer_logistic(problem: Problem, device: torch.device | str = "cpu") -> Outcome:
+    """Choose l2 among the 45 of `L2_GRID` on `problem.choice`, refit all vectors, score the queries.
+
+    BYOL's linear transfer (appendix D, after Kornblith et al., arXiv 1805.08974): vectors are not
+    standardised. The paper does not write its objective down; read as the sum of cross-entropies +
+    l2/2 |W|^2, as reproductions with scikit-learn do, it is ours with C = 1 / l2. Equally good: the
+    larger l2.
+
+    Raises:
+        UserError: nothing is left to choose on.
+    """
+    by_c = {1 / l2: l2 for l2 in reversed(L2_GRID)}
+    c, scores = _chosen(problem, device, tuple(by_c), Standardization.centring)
+    return Outcome(scores, {"l2": by_c[c], "grid": len(L2_GRID)})
+
+
+def _chosen(
+    problem: Problem, device: torch.device | str, grid: Sequence[float], standardization: Measuring
+) -> tuple[float, Tensor]:
+    """Return the C chosen, and the scores [M,K] of the queries."""
     problem.check_choice()
     if torch.device(device).type == "mps":
         device = "cpu"  # Apple's GPUs have no double precision
     vectors, labels = problem.vectors.to(device), problem.labels.to(device)
     fit, choice = problem.fit.to(device), problem.choice.to(device)
-    c = choose_c(vectors[fit], labels[fit], vectors[choice], labels[choice], problem.num_classes)
-    standard = Standardization.of(vectors)
+    fitted, held = (vectors[fit], labels[fit]), (vectors[choice], labels[choice])
+    c = choose_c(*fitted, *held, problem.num_classes, grid, problem.metric, standardization)
+    standard = standardization(vectors)
     # Double precision for the number that is reported; the choice among decades needs less.
     model = LogisticRegression.fitted(standard(vectors).double(), labels, problem.num_classes, c)
     scores = model.scores(standard(problem.queries.to(device)).double())
-    return Outcome(scores.float().cpu(), {"C": c})
+    return c, scores.float().cpu()
 
 
 def few_label_logistic(problem: Problem, drawn: Tensor, c: float = FEW_LABELS_C) -> Outcome:
@@ -81,18 +120,20 @@ def choose_c(
     held_labels: Tensor,
     num_classes: int,
     grid: Sequence[float] = C_GRID,
+    metric: Metric = accuracy,
+    standardization: Measuring = Standardization.of,
 ) -> float:
-    """Return the C of an ascending `grid` that is most accurate on the held vectors; ties: the first."""
-    standard = Standardization.of(vectors)
+    """Return the C of an ascending `grid` that is best on the held vectors by `metric`; ties: the first."""
+    standard = standardization(vectors)
     axes = PrincipalAxes.of(standard(vectors))
     held = standard(held_vectors)
-    best, best_accuracy = grid[0], -1.0
+    best, best_value = grid[0], -1.0
     start: Tensor | None = None
     for c in grid:
         start = axes.fit(labels, num_classes, c, start)
-        reached = accuracy(axes.regression(start).scores(held), held_labels)
-        if reached > best_accuracy:
-            best, best_accuracy = c, reached
+        reached = metric(axes.regression(start).scores(held), held_labels)
+        if reached > best_value:
+            best, best_value = c, reached
     return best
 
 

@@ -19,8 +19,8 @@ from byol.evaluation.finetune import divided, finetune
 from byol.evaluation.knn import knn
 from byol.evaluation.label_draws import drawn_labels
 from byol.evaluation.linear import linear
-from byol.evaluation.logistic import few_label_logistic, logistic
-from byol.evaluation.problem import Outcome, Problem, accuracy
+from byol.evaluation.logistic import few_label_logistic, logistic, transfer_logistic
+from byol.evaluation.problem import METRICS, Outcome, Problem, accuracy, mean_per_class, predicted
 from byol.evaluation.request import Request
 from byol.evaluation.results import Result
 from byol.evaluation.supervised import Supervision
@@ -60,7 +60,7 @@ class _Bench:
     @cached_property
     def problem(self) -> Problem:
         """The vectors of both splits, extracted for the first protocol that asks for them."""
-        return _problem(self.representation, self.task, self.machine)
+        return _problem(self.representation, self.task, self.request, self.machine)
 
     @property
     def splits(self) -> Path | None:
@@ -105,6 +105,7 @@ def _results(
     start = time.perf_counter()
     outcome = measure(drawn)
     seconds = round(time.perf_counter() - start, 3)
+    predictions = predicted(outcome.scores)[:, 0]  # [M]
     for metric, value in _metrics(outcome.scores, task):
         yield Result(
             protocol=protocol,
@@ -119,6 +120,7 @@ def _results(
             data=task.data,
             seconds=seconds,
             settings=outcome.settings,
+            predictions=predictions,
         )
 
 
@@ -128,7 +130,9 @@ def _outcome(bench: _Bench, problem: Problem, protocol: str, drawn: Tensor | Non
         return knn(problem, drawn, device=device)
     if protocol == "linear":
         return _linear(bench, problem)
-    return logistic(problem, device) if drawn is None else few_label_logistic(problem, drawn)
+    if drawn is not None:
+        return few_label_logistic(problem, drawn)
+    return transfer_logistic(problem, device) if bench.request.transfer else logistic(problem, device)
 
 
 def _linear(bench: _Bench, problem: Problem) -> Outcome:
@@ -161,7 +165,8 @@ def _finetuned(bench: _Bench, drawn: Tensor | None) -> Outcome:
         machine.num_workers,
     )
     parts = (task.fit, task.choice) if drawn is None else divided(task.labels, drawn, request.seed)
-    tuned = finetune(supervision, *parts, request.grid, partial(_report, bench.representation.name))
+    report = partial(_report, bench.representation.name)
+    tuned = finetune(supervision, *parts, request.grid, report, METRICS[request.metric])
     return Outcome(supervision.scores(tuned.classifier, task.scored), tuned.settings)
 
 
@@ -170,17 +175,19 @@ def _report(features: str, line: str) -> None:
 
 
 def _metrics(scores: Tensor, task: Task) -> Iterator[tuple[str, float]]:
-    """Yield top1, and top5 where there are ten classes or more."""
+    """Yield top1, mean_per_class, and top5 where there are ten classes or more."""
     yield "top1", accuracy(scores, task.truth)
+    yield "mean_per_class", mean_per_class(scores, task.truth)
     if task.num_classes >= 10:
         yield "top5", accuracy(scores, task.truth, top=5)
 
 
-def _problem(representation: Representation, task: Task, machine: Machine) -> Problem:
+def _problem(representation: Representation, task: Task, request: Request, machine: Machine) -> Problem:
     """Extract the vectors of both splits."""
     train = _vectors(representation, task.train, task.data, "train", machine)
     queries = _vectors(representation, task.scored, task.data, task.split, machine)
-    return Problem(train, task.labels, task.fit, task.choice, queries, task.num_classes)
+    metric = METRICS[request.metric]
+    return Problem(train, task.labels, task.fit, task.choice, queries, task.num_classes, metric)
 
 
 def _vectors(

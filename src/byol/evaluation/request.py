@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from byol.errors import UserError, unknown
 from byol.evaluation.finetune import EPOCHS, RATES
+from byol.evaluation.problem import METRICS
 from byol.evaluation.supervised import Setting
 
 PROTOCOLS = ("knn", "logistic", "linear", "finetune")
@@ -23,9 +24,13 @@ class Request:
     """Of the draws, and of the probe's order."""
     augment: bool
     """Crop and flip while the linear probe is trained."""
-    grid: tuple[Setting, ...] = ()
+    metric: str
+    """By which settings are chosen: a name in `METRICS`."""
+    transfer: bool
+    """Logistic regression as in BYOL's transfer protocol."""
+    grid: tuple[Setting, ...]
     """Settings that fine-tuning tries."""
-    freeze: tuple[str, ...] = ()
+    freeze: tuple[str, ...]
     """Sub-modules of the network that fine-tuning leaves as they are."""
 
 
@@ -35,6 +40,9 @@ def parsed_request(
     draws: int = 5,
     seed: int = 0,
     augment: bool = False,
+    *,
+    metric: str = "top1",
+    transfer: bool = False,
     finetune_rates: str | float | None = None,
     finetune_epochs: str | int | None = None,
     freeze: str | None = None,
@@ -60,6 +68,10 @@ def parsed_request(
         )
     if augment and "linear" not in protocols:
         raise UserError("--augment concerns --protocol linear only")
+    if metric not in METRICS:
+        raise unknown("metric", metric, METRICS)
+    if transfer:
+        _check_transfer(protocols, amounts)
     asked = {
         "--finetune-rates": finetune_rates,
         "--finetune-epochs": finetune_epochs,
@@ -69,7 +81,17 @@ def parsed_request(
         if value is not None and "finetune" not in protocols:
             raise UserError(f"{flag} concerns --protocol finetune only")
     frozen = () if freeze is None else tuple(dict.fromkeys(_items(freeze, "--freeze")))
-    return Request(protocols, amounts, draws, seed, augment, _grid(finetune_rates, finetune_epochs), frozen)
+    grid = _grid(finetune_rates, finetune_epochs)
+    return Request(protocols, amounts, draws, seed, augment, metric, transfer, grid, frozen)
+
+
+def _check_transfer(protocols: tuple[str, ...], amounts: tuple[str | int, ...]) -> None:
+    if "logistic" not in protocols:
+        raise UserError("--transfer concerns --protocol logistic only")
+    if amounts != ("all",):
+        raise UserError(
+            "--transfer chooses its l2 on the hold-out, which few labels leave out: use --labels all"
+        )
 
 
 def _grid(rates: str | float | None, epochs: str | int | None) -> tuple[Setting, ...]:

@@ -3,11 +3,12 @@
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
+    from torch import Tensor
 
 BASELINES = ("random-init", "pixels")
 
@@ -25,7 +26,7 @@ class Result:
     draw: int | None
     """Which draw of few labels, from 0; None with all labels."""
     metric: str
-    """top1 or top5."""
+    """top1, top5 or mean_per_class."""
     value: float
     """0-1."""
     split: str
@@ -39,90 +40,107 @@ class Result:
     """Spent on fitting and scoring, without the extraction of features."""
     settings: dict[str, Any] = field(default_factory=dict)
     """k, temperature, C, lr, ..."""
+    predictions: "Tensor | None" = field(default=None, repr=False, compare=False)
+    """[M] the class given to each scored image, in the order of the split; not part of the record."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
+        """Return the record: plain values for JSON."""
+        return {name: value for name, value in vars(self).items() if name != "predictions"}
 
 
-def table(results: Sequence[Result]) -> "Table":
-    """Lay results out: a row per protocol and features, a column per amount of labels.
+def table(results: Sequence[Result], metric: str = "top1") -> "Group":
+    """Lay results out under their heading: a row per protocol and features, a column per amount of labels.
 
     Percent; mean +- standard deviation where there are several draws. Baselines stand below the
-    method that they belong to. Top-5 accuracies are left to results.json. Of results that differ in
+    method that they belong to. Other metrics are left to results.json. Of results that differ in
     value only, the last counts.
     """
     from rich import box
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
-    cells = _cells(results)
-    amounts = sorted({amount for _, amount in cells}, key=_amount_order)
-    rows = sorted({row for row, _ in cells}, key=_row_order)
+    cells = values_by_cell(results, metric)
+    amounts = sorted({amount for _, amount in cells}, key=amount_order)
+    rows = sorted({row for row, _ in cells}, key=row_order)
     shown = [i for i, name in enumerate(_HEADINGS) if name in _ALWAYS or len({row[i] for row in rows}) > 1]
-    laid_out = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=_title(results, rows), title_justify="left")
+    laid_out = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for index in shown:
         laid_out.add_column(_HEADINGS[index], no_wrap=True)
     for amount in amounts:
-        laid_out.add_column(_amount_heading(amount), justify="right")
+        laid_out.add_column(amount_name(amount), justify="right")
     for row, after in zip(rows, [*rows[1:], None], strict=True):
         values = [_percent(cells.get((row, amount), [])) for amount in amounts]
         ends_group = after is not None and _group(after) != _group(row)
         laid_out.add_row(*(row[index] for index in shown), *values, end_section=ends_group)
-    return laid_out
+    # A title inside the table would be broken at the table's width.
+    return Group(Text(f"{heading(results, metric)}, percent"), laid_out)
 
 
-def print_table(results: Sequence[Result]) -> None:
+def print_table(results: Sequence[Result], metric: str = "top1") -> None:
     """Print the table to standard output: plain text, however wide, where that is no terminal."""
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table(results))
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table(results, metric))
 
 
 _PIPE_WIDTH = 200
-_HEADINGS = ("protocol", "features", "metric", "split")
+_HEADINGS = ("protocol", "features", "split")
 _ALWAYS = ("protocol", "features")
-_Row = tuple[str, str, str, str]
-"""protocol, features, metric, split"""
+Row = tuple[str, str, str]
+"""protocol, features, split"""
 
 
-def _cells(results: Iterable[Result]) -> dict[tuple[_Row, str | int], list[float]]:
+def values_by_cell(results: Iterable[Result], metric: str) -> dict[tuple[Row, str | int], list[float]]:
+    """Return the values by row and amount of labels; of results that differ in value only, the last."""
     latest: dict[tuple[Any, ...], float] = {}
     for r in results:
-        if r.metric == "top5":
-            continue
-        row = (r.protocol, r.features, r.metric, r.split)
-        latest[row, r.labels, (r.draw, r.seed, r.epoch, r.data)] = r.value
-    cells: dict[tuple[_Row, str | int], list[float]] = {}
+        if r.metric == metric:
+            row = (r.protocol, r.features, r.split)
+            latest[row, r.labels, (r.draw, r.seed, r.epoch, r.data)] = r.value
+    cells: dict[tuple[Row, str | int], list[float]] = {}
     for (row, labels, _), value in latest.items():
         cells.setdefault((row, labels), []).append(value)
     return cells
 
 
-def _title(results: Sequence[Result], rows: Sequence[_Row]) -> str:
-    """Name the data, and the metric and split where there is only one."""
-    constant = [next(iter(names)) for i in (2, 3) if len(names := {row[i] for row in rows}) == 1]
-    return ", ".join([*dict.fromkeys(result.data for result in results), *constant, "percent"])
+def heading(results: Sequence[Result], metric: str) -> str:
+    """Return the names of the data and the metric, and what was scored where that is one split."""
+    data = dict.fromkeys(result.data for result in results)
+    return ", ".join([*data, metric.replace("_", " "), *_scored(results)])
 
 
-def _group(row: _Row) -> tuple[str, str, str]:
-    protocol, _, metric, split = row
-    return protocol, metric, split
+def _scored(results: Sequence[Result]) -> list[str]:
+    """Return the only split, with its size where that is known; nothing of several splits."""
+    splits = {result.split for result in results}
+    if len(splits) != 1:
+        return []
+    split = splits.pop()
+    counts = {len(result.predictions) for result in results if result.predictions is not None}
+    return [f"{counts.pop():,} {split} images" if len(counts) == 1 else split]
 
 
-def _row_order(row: _Row) -> tuple[Any, ...]:
+def _group(row: Row) -> tuple[str, str]:
+    protocol, _, split = row
+    return protocol, split
+
+
+def row_order(row: Row) -> tuple[Any, ...]:
+    """Return what rows are sorted by: protocol by protocol, the method before its baselines."""
     features = row[1]
     place = BASELINES.index(features) + 1 if features in BASELINES else 0
     return (*_group(row), place, features)
 
 
-def _amount_order(amount: str | int) -> tuple[int, float]:
-    """Numbers per class first, shares next, all of them last."""
+def amount_order(amount: str | int) -> tuple[int, float]:
+    """Return what amounts are sorted by: numbers per class first, shares next, all of them last."""
     if isinstance(amount, int):
         return (0, amount)
     return (1, float(amount.removesuffix("%"))) if amount.endswith("%") else (2, 0)
 
 
-def _amount_heading(amount: str | int) -> str:
+def amount_name(amount: str | int) -> str:
+    """Return an amount of labels in words."""
     if isinstance(amount, int):
         return f"{amount} per class"
     return "all labels" if amount == "all" else f"{amount} of labels"

@@ -28,6 +28,8 @@ def evaluate(
     device: str = "auto",
     num_workers: int = 0,
     seed: int = 0,
+    metric: str = "top1",
+    transfer: bool = False,
     augment: bool = False,
     finetune_rates: str | float | None = None,
     finetune_epochs: str | int | None = None,
@@ -49,6 +51,8 @@ def evaluate(
         device: "auto", "cpu", "cuda", ...
         num_workers: processes that decode images which do not fit in memory.
         seed: of the draws of labels and of the order of training.
+        metric: what settings are chosen by, top1 or mean_per_class; both are recorded.
+        transfer: logistic regression as in the paper's transfer protocol, see `transfer_logistic`.
         augment: crop and flip while the linear probe is trained, as in the paper.
         finetune_rates: base learning rates per 256 images that fine-tuning tries, separated by
             commas; None: the paper's five.
@@ -63,7 +67,18 @@ def evaluate(
     Raises:
         UserError: something is not as it should be. Nothing is recorded then.
     """
-    request = parsed_request(protocol, labels, draws, seed, augment, finetune_rates, finetune_epochs, freeze)
+    request = parsed_request(
+        protocol,
+        labels,
+        draws,
+        seed,
+        augment,
+        metric=metric,
+        transfer=transfer,
+        finetune_rates=finetune_rates,
+        finetune_epochs=finetune_epochs,
+        freeze=freeze,
+    )
     machine = Machine(chosen_device(device), num_workers)
     opened = open_target(target, net)
     for name in request.freeze:

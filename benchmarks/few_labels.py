@@ -1,0 +1,110 @@
+"""Frozen, fine-tuned, from scratch, at 1, 10 and 100 % of the labels of CIFAR-10, on two CPU cores.
+
+python benchmarks/few_labels.py [--data hf:PATH] [--run RUN] [--quick]
+
+Pretrains with the recipe `cifar10-cpu` where RUN is not there yet. What was measured is kept in
+RUN/few_labels, an amount of labels at a time: started again, the command goes on behind that.
+"""
+
+import argparse
+import json
+import time
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from recorded import record
+
+import byol
+from byol.cli import main as command_line
+from byol.rundir import RunDirectory
+
+# The paper's rates and epochs where they take minutes; fewer of them, the same for every network,
+# where images are many: two cores fine-tune a few thousand images a second.
+AMOUNTS: dict[str, dict[str, str]] = {
+    "1%": {},
+    "10%": {"finetune_rates": "0.02,0.05,0.1", "finetune_epochs": "30"},
+    "all": {"finetune_rates": "0.05,0.1", "finetune_epochs": "10"},
+}
+QUICK = {"finetune_rates": "0.05", "finetune_epochs": "1"}
+DRAWS = 3
+
+
+def main() -> None:
+    """Measure what is missing, and write every mean over draws with its standard deviation."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--run", default="runs/cifar10-cpu")
+    parser.add_argument("--quick", action="store_true", help="a few steps: measures nothing")
+    options = parser.parse_args()
+    pretrain(options.run, options.data, options.quick)
+    results = [result for amount in AMOUNTS for result in measured(options.run, amount, options.quick)]
+    rows = means(results)
+    for row in rows:
+        print(f"{row['labels']:4} {row['protocol']:9} {row['features']:12} {row['mean']:.4f} +- {row['std']:.4f}")
+    if not options.quick:
+        print(record("few_labels", "python benchmarks/few_labels.py", {"draws": DRAWS, "rows": rows}))
+
+
+def pretrain(run: str, data: str, quick: bool) -> None:
+    """Pretrain, or go on, where the run has not ended."""
+    if RunDirectory(run).last_checkpoint.is_file():
+        words = ["--resume", run]
+    else:
+        words = ["--recipe", "cifar10-cpu", "--data", data, "--out", run]
+        words += ["--epochs", "10st"] if quick else []
+    if status := command_line(["pretrain", *words]):
+        raise SystemExit(status)
+
+
+def measured(run: str, amount: str, quick: bool) -> list[dict[str, Any]]:
+    """Return the results with this amount of labels, measured now or before."""
+    file = Path(run) / "few_labels" / f"{amount}.json"
+    if file.is_file():
+        return list(json.loads(file.read_text()))
+    began = time.perf_counter()
+    grid = QUICK if quick else AMOUNTS[amount]
+    settings: dict[str, Any] = {"labels": amount, "draws": DRAWS, "baselines": True, **grid}
+    found = [result for seed in seeds(amount) for result in both(run, seed, settings)]
+    kept = [{**result, "data": "cifar10"} for result in found if result["metric"] == "top1"]
+    print(f"{amount} of the labels: {(time.perf_counter() - began) / 60:.1f} minutes")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(kept, indent=1))
+    return kept
+
+
+def seeds(amount: str) -> range:
+    """Return the seeds to measure with: few labels are drawn anew, all of them are trained on anew."""
+    return range(DRAWS) if amount == "all" else range(1)
+
+
+def both(run: str, seed: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return results of frozen and fine-tuned networks."""
+    found = byol.evaluate(run, protocol="logistic,finetune", seed=seed, **settings)
+    return [result.to_dict() for result in found]
+
+
+def means(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each amount, protocol and features."""
+    values, chosen, seconds = defaultdict(list), defaultdict(list), defaultdict(float)
+    for result in results:
+        key = (result["labels"], result["protocol"], result["features"])
+        values[key].append(result["value"])
+        chosen[key].append({name: result["settings"].get(name) for name in ("lr", "epochs", "C")})
+        seconds[key] += result["seconds"]
+    return [
+        {
+            **dict(zip(("labels", "protocol", "features"), key, strict=True)),
+            "mean": mean(found),
+            "std": stdev(found) if len(found) > 1 else 0.0,
+            "values": found,
+            "chosen": chosen[key],
+            "seconds": round(seconds[key]),
+        }
+        for key, found in values.items()
+    ]
+
+
+if __name__ == "__main__":
+    main()
