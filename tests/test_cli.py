@@ -95,11 +95,14 @@ def test_evaluate_and_embed_from_the_command_line(
     flags = [part for name, value in tiny.items() for part in ("--" + name, str(value))]
     assert main(["pretrain", *flags, "--out", "run"]) == 0
     assert "next: byol evaluate run" in capsys.readouterr().out
-    words = ["--labels", "1,all", "--draws", "2", "--baselines"]
+    words = ["--labels", "1,all", "--draws", "2", "--baselines", "--report", "--plot"]
     assert main(["evaluate", "run", *words]) == 0
     table = capsys.readouterr().out
     assert all(word in table for word in ("byol", "random-init", "pixels", "logistic", "knn"))
     assert table.splitlines()[0].strip() == "digits, top1, 500 test images, percent"
+    assert table.splitlines()[-1] == "reports: run/reports"
+    names = {"knn.json", "knn.png", "logistic.json", "logistic.png", "labels.png"}
+    assert {file.name for file in RunDirectory("run").reports.iterdir()} == names
     records = RunDirectory("run").results()
     fields = {"protocol", "features", "labels", "draw", "metric", "value", "split", "seed", "epoch", "data"}
     assert all(record.keys() == fields | {"seconds", "settings"} for record in records)

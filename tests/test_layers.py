@@ -24,7 +24,7 @@ HOMES = {
     "lightning": ("byol.training", "byol.evaluation.supervised"),
     "timm": ("byol.core.backbone",),
     "sklearn": ("byol.data.digits", "byol.evaluation", "byol.reporting.demo_picture"),  # the last: t-SNE
-    "matplotlib": ("byol.reporting",),
+    "matplotlib": ("byol.reporting", "byol.evaluation.pictures"),
 }
 TESTS_ONLY = ("accelerate", "kornia")
 STDLIB_ONLY = ("config", "errors", "duration")

@@ -132,11 +132,14 @@ def _evaluate(words: list[str]) -> int:
     config = _flags(EvaluateConfig, words, "byol evaluate RUN [flags]")
     if config is None:
         return 0
+    from byol.evaluation.report import reports_folder
     from byol.evaluation.results import print_table
     from byol.evaluation.run import evaluate
 
     settings = {name: value for name, value in vars(config).items() if name != "debug"}
     print_table(evaluate(**settings), config.metric)
+    if config.report or config.plot:
+        print(f"reports: {reports_folder(config.target, config.out)}")
     return 0
 
 

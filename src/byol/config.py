@@ -139,8 +139,13 @@ class EvaluateConfig:
     """Processes that decode images, for data that does not stay in memory."""
     data_dir: str | None = None
     """Where downloads go. Default: where the run's went, else ./datasets."""
+    report: bool = False
+    """Write reports/PROTOCOL.json and .png: each class and the confusion matrix. Needs all labels."""
+    plot: bool = False
+    """Draw reports/labels.png: accuracy by labels, a line per protocol and features."""
     out: str | None = None
-    """JSON file that gets the results of a bundle; a run keeps its own."""
+    """JSON file that gets the results of a bundle; a run keeps its own. Reports of a bundle go beside
+    it: mine.json, mine-reports/."""
     debug: bool = False
     """Show the traceback of an error."""
 

@@ -26,6 +26,7 @@ class RunDirectory:
         self.initial_weights = self.checkpoints / "initial.safetensors"
         self.model = self.path / "model"
         self.cache = self.path / "cache"
+        self.reports = self.path / "reports"
 
     @classmethod
     def existing(cls, path: str | Path) -> "RunDirectory":

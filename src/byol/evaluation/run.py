@@ -9,6 +9,8 @@ from byol.core.backbone import find_layer
 from byol.errors import UserError
 from byol.evaluation.baselines import centred_pixels, random_init
 from byol.evaluation.measure import Machine, Representation, measured
+from byol.evaluation.pictures import draw_labels
+from byol.evaluation.report import reports_folder, write_report
 from byol.evaluation.request import parsed_request
 from byol.evaluation.results import Result
 from byol.evaluation.target import Data, Target, chosen_device, open_data, open_target
@@ -34,6 +36,8 @@ def evaluate(
     finetune_rates: str | float | None = None,
     finetune_epochs: str | int | None = None,
     freeze: str | None = None,
+    report: bool = False,
+    plot: bool = False,
     net: nn.Module | None = None,
     out: str | Path | None = None,
 ) -> list[Result]:
@@ -58,6 +62,9 @@ def evaluate(
             commas; None: the paper's five.
         finetune_epochs: likewise; None: 30 and 50, as in the paper.
         freeze: names of sub-modules of the network that fine-tuning leaves as they are.
+        report: write for each protocol, on the trained features with all labels, how every class
+            fared (`class_report`), and draw its confusion matrix: reports/PROTOCOL.json and .png.
+        plot: draw accuracy by labels, of all that is measured: reports/labels.png.
         net: an untrained copy of the network, where it was the user's own.
         out: a JSON file that gets the records too; those of a run always go to its results.json.
 
@@ -79,6 +86,9 @@ def evaluate(
         finetune_epochs=finetune_epochs,
         freeze=freeze,
     )
+    if report and "all" not in request.amounts:
+        raise UserError("--report shows what comes of all labels: add all to --labels")
+    folder = reports_folder(target, out) if report or plot else None
     machine = Machine(chosen_device(device), num_workers)
     opened = open_target(target, net)
     for name in request.freeze:
@@ -91,6 +101,10 @@ def evaluate(
         for representation in _representations(opened, task, baselines, machine)
         for result in measured(representation, task, request, machine)
     ]
+    if folder is not None and report:
+        _report(results, opened, task, folder)
+    if folder is not None and plot:
+        draw_labels(folder / "labels.png", results, metric)
     _record(results, opened, out)
     return results
 
@@ -101,6 +115,13 @@ def _record(results: list[Result], target: Target, out: str | Path | None) -> No
         target.run.append_results(records)
     if out is not None:
         append_records(Path(out), records)
+
+
+def _report(results: list[Result], target: Target, task: Task, folder: Path) -> None:
+    """Write one report a protocol: of the trained features, with all labels."""
+    for result in results:
+        if (result.features, result.labels, result.metric) == (target.method, "all", "top1"):
+            write_report(folder, result, task.truth, task.train.class_names or ())
 
 
 def _representations(
