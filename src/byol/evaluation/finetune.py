@@ -81,7 +81,7 @@ def finetune(
     if len(everything) < 2:
         raise UserError("fine-tuning needs at least two labelled images")
     compared = grid if len(grid) > 1 and len(choice) > 0 else ()
-    trials = [_tried(supervision, fit, choice, setting, report) for setting in compared]
+    trials = [_tried(supervision, fit, choice, setting, report, metric) for setting in compared]
     largest = max(grid, key=lambda setting: (setting.lr, setting.epochs))
     chosen = best(trials) if trials else largest
     if trials and chosen.lr == largest.lr > min(setting.lr for setting in grid):
