@@ -7,7 +7,7 @@ from byol.errors import UserError
 
 Method = Literal["byol", "simsiam"]
 Optimizer = Literal["lars", "adamw", "sgd"]
-PresetName = Literal["imagenet", "small", "glyph"]
+PresetName = Literal["imagenet", "official", "small", "glyph"]
 Precision = Literal["fp32", "bf16"]
 
 
@@ -39,7 +39,8 @@ class PretrainConfig:
     channels: int | None = None
     """Channels of the images, 1 or 3. Default: the data's."""
     preset: PresetName | None = None
-    """Augmentations. Default: glyph for digits and EMNIST, small up to 96 pixels, else imagenet."""
+    """Augmentations; official is imagenet with the operations of BYOL's own code. Default: glyph for digits
+    and EMNIST, small up to 96 pixels, else imagenet."""
     crop_scale: float | None = None
     """Smallest area of a random crop over the area of the image. Default: the preset's (0.08)."""
     batch_size: int = 256

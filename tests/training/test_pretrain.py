@@ -222,3 +222,17 @@ def test_views_keep_their_precision_under_autocast() -> None:
         cast = byol.views(images, 32, "imagenet", torch.Generator().manual_seed(0))
     for view, same in zip(plain, cast, strict=True):
         assert torch.equal(view, same)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_preset_official_trains(
+    streamed: bool, tiny: dict[str, Any], photographs: Path, tmp_path: Path
+) -> None:
+    settings = {**tiny, "image_size": 32, "batch_size": 8, "preset": "official", "num_workers": 1}
+    images = torch.randint(0, 256, (40, 3, 32, 40), dtype=torch.uint8)
+    data = f"folder:{photographs}" if streamed else images
+    run = byol.pretrain(data, out=str(tmp_path / "run"), **settings)
+    losses = [record["loss"] for record in run.metrics() if "loss" in record]
+    assert len(losses) == 3 and all(0 < loss < 8 for loss in losses)
+    preprocess = run.backbone().preprocess
+    assert preprocess is not None and preprocess.crop_fraction == 224 / 256

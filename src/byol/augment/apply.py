@@ -4,6 +4,7 @@ On a CPU a batch passes through in chunks: all operations happen to a chunk whil
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -56,7 +57,8 @@ def geometric(images: Tensor, draw: GeometricDraw, size: int, interpolation: str
     """Crop or warp to [B,C,S,S] float32 in [0,1], and mirror."""
     floats = images.float().mul_(1 / 255) if images.dtype == torch.uint8 else images.float()
     if draw.box is not None:
-        moved = crop(floats, draw.box, draw.flip, size, interpolation)
+        antialias = draw.semantics == "torchvision"
+        moved = crop(floats, draw.box, draw.flip, size, interpolation, antialias)
     elif draw.affine is not None:
         moved = affine(floats, draw.affine, draw.flip, size)
     else:
@@ -78,16 +80,19 @@ def photometric(images: Tensor, draw: PhotometricDraw) -> Tensor:
 
 
 def _colours(images: Tensor, draw: PhotometricDraw) -> Tensor:
+    official = draw.semantics == "official"
+    blend = colour.official_blend if official else colour.blend
+    blur = partial(gaussian_blur, border="constant" if official else "reflect")
     if draw.blend_kind is not None and draw.blend_factor is not None:
         for slot in range(6):
             if slot == 3 and draw.hue is not None:
                 images = _where(draw.hue != 0, colour.shift_hue, images, draw.hue)
             kind, factor = draw.blend_kind[:, slot], draw.blend_factor[:, slot]
-            images = _where(kind != NONE, colour.blend, images, kind, factor)
+            images = _where(kind != NONE, blend, images, kind, factor)
     if draw.grey is not None:
         images = _where(draw.grey, colour.to_grey, images, draw.grey)
     if draw.blur_sigma is not None:
-        images = _where(draw.blur_sigma > 0, gaussian_blur, images, draw.blur_sigma)
+        images = _where(draw.blur_sigma > 0, blur, images, draw.blur_sigma)
     if draw.threshold is not None:
         images = _where(draw.threshold <= 1, colour.solarize, images, draw.threshold)
     if draw.gain is not None and draw.offset is not None:

@@ -1,6 +1,7 @@
 """Gaussian blur with a sigma per image, as products with a small banded matrix."""
 
 import functools
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,23 +12,27 @@ from torch import Tensor
 _BLOCK = 16
 
 
-def kernel_radius(size: int) -> int:
-    """Return the radius that BYOL's blur has at this image side: 11 at 224 (kernel 23), at least 1."""
-    return max(1, size // 20)
+def kernel_radius(size: int, smallest: int = 1) -> int:
+    """Return the radius of BYOL's blur at this image side: 11 at 224 (kernel 23), at least `smallest`."""
+    return max(smallest, size // 20)
 
 
-def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Blur each image by its own sigma, with reflected borders: torchvision's `gaussian_blur`.
+def gaussian_blur(
+    images: Tensor, sigma: Tensor, border: Literal["reflect", "constant"] = "reflect"
+) -> Tensor:
+    """Blur each image by its own sigma: torchvision's `gaussian_blur`, or the official one.
 
     Args:
         images: [B,C,S,S], S at least 2.
         sigma: [B] in pixels; 0 leaves an image as it is.
+        border: "reflect", as torchvision; "constant": zeros around the image, and nothing happens below
+            20 pixels, where the radius is 0, as in the official code.
     """
     batch, channels, size, _ = images.shape
-    radius = kernel_radius(size)
+    radius = kernel_radius(size, smallest=1 if border == "reflect" else 0)
     window, missing = _BLOCK + 2 * radius, -size % _BLOCK
     band = _taps(sigma, radius)[:, _tap_indices(radius, sigma.device)]  # [B,window,block]
-    padded = F.pad(F.pad(images, (radius,) * 4, mode="reflect"), (0, missing, 0, missing))
+    padded = F.pad(F.pad(images, (radius,) * 4, mode=border), (0, missing, 0, missing))
     side = padded.shape[3]
     rows = padded.unfold(2, window, _BLOCK).transpose(3, 4)  # [B,C,blocks,window,side]
     down = band.transpose(1, 2)[:, None, None] @ rows  # [B,C,blocks,block,side]

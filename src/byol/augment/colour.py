@@ -1,7 +1,9 @@
 """Colour operations on batches of float images in [0,1], each image with its own parameters.
 
-They equal torchvision's functional operations on floats. A parameter that stands for "leave this
-image alone" gives the image back, so that a whole batch can pass through without being sorted.
+They equal torchvision's functional operations on floats; `official_blend` equals those of the official
+code of BYOL (`utils/augmentations.py`), whose hue and grey are torchvision's, too. A parameter that
+stands for "leave this image alone" gives the image back, so that a whole batch can pass through
+without being sorted.
 """
 
 from collections.abc import Callable
@@ -9,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from byol.augment.draw import CONTRAST, SATURATION
+from byol.augment.draw import BRIGHTNESS, CONTRAST, SATURATION
 
 # ITU-R 601-2, with the digits that torchvision uses.
 _GREY_WEIGHTS = (0.2989, 0.587, 0.114)
@@ -40,6 +42,31 @@ def blend(images: Tensor, kind: Tensor, factor: Tensor) -> Tensor:
     of_image = _column(remainder * (kind == CONTRAST))
     pivot = (grey * of_pixel).add_(grey.mean(dim=(2, 3), keepdim=True) * of_image)
     return (images * _column(factor)).add_(pivot).clamp_(0.0, 1.0)
+
+
+def official_blend(images: Tensor, kind: Tensor, factor: Tensor) -> Tensor:
+    """Add to every pixel, scale about each channel's mean, or scale HSV's saturation; clamp to [0,1].
+
+    These are brightness (kind 1), contrast (2) and saturation (3) of the official code. Scaling the
+    saturation S = (V - smallest) / V, at most to 1, scales every channel's distance to V, the
+    largest channel, by as much: no conversion is needed.
+
+    Args:
+        images: [B,C,H,W] in [0,1].
+        kind: [B] int64.
+        factor: [B]: what is added for brightness, else the scale, at least 0.
+    """
+    added = torch.where(kind == BRIGHTNESS, factor, 0.0)
+    scale = _column(torch.where(kind == BRIGHTNESS, 1.0, factor))
+    largest = images.amax(dim=1, keepdim=True)
+    chroma = largest - images.amin(dim=1, keepdim=True)
+    is_saturation = _column((kind == SATURATION).to(images))
+    # Where the chroma is 0, every channel is the largest one, and any scale will do.
+    most = largest.div(chroma.clamp_(min=1e-9))  # [B,1,H,W] what takes S to 1
+    scale = torch.lerp(scale, torch.minimum(scale, most), is_saturation)
+    means = images.mean(dim=(2, 3), keepdim=True) * _column((kind == CONTRAST).to(images))  # [B,C,1,1]
+    pivot = torch.addcmul(means, largest, is_saturation)  # [B,C,H,W]
+    return torch.lerp(pivot, images, scale).add_(_column(added)).clamp_(0.0, 1.0)
 
 
 def shift_hue(images: Tensor, turns: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Self
 import torch
 from torch import Generator, Tensor
 
-from byol.augment.presets import Affine, Crop, Intensity, Jitter, ViewSpec
+from byol.augment.presets import Affine, Crop, Intensity, Jitter, Semantics, ViewSpec
 
 NONE, BRIGHTNESS, CONTRAST, SATURATION = 0, 1, 2, 3
 """Kinds of blend in `PhotometricDraw.blend_kind`. Hue is the fourth operation of the jitter."""
@@ -29,8 +29,8 @@ class _Parameters:
         return self._map(lambda tensor: tensor[rows])
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        tensors = {name: None if value is None else function(value) for name, value in vars(self).items()}
-        return type(self)(**tensors)
+        values = vars(self).items()
+        return type(self)(**{name: function(v) if isinstance(v, Tensor) else v for name, v in values})
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class GeometricDraw(_Parameters):
     """[B,2,3] as torch's affine_grid takes it: output coordinates to input coordinates."""
     flip: Tensor
     """[B] bool."""
+    semantics: Semantics = "torchvision"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class PhotometricDraw(_Parameters):
     blend_kind: Tensor | None
     """[B,6] int64: NONE, BRIGHTNESS, CONTRAST or SATURATION; slots 0-2 before the hue, 3-5 after."""
     blend_factor: Tensor | None
-    """[B,6] float32, 1 where the slot is empty."""
+    """[B,6] float32, 1 where the slot is empty. Official brightness: what is added."""
     hue: Tensor | None
     """[B] float32 turns, 0 for no shift."""
     gain: Tensor | None
@@ -68,6 +69,7 @@ class PhotometricDraw(_Parameters):
     """[B] float32 pixels, 0 for no blur."""
     threshold: Tensor | None
     """[B] float32: solarize from here up, 2 for no solarization."""
+    semantics: Semantics = "torchvision"
 
 
 @dataclass(frozen=True)
@@ -108,16 +110,17 @@ def draw_geometric(
     spec: ViewSpec, count: int, height: int, width: int, generator: Generator | None = None
 ) -> GeometricDraw:
     """Draw crop or affine, and flip, for each of `count` images."""
-    box = None if spec.crop is None else _crop_boxes(spec.crop, count, height, width, generator)
+    crop_boxes = _official_boxes if spec.semantics == "official" else _crop_boxes
+    box = None if spec.crop is None else crop_boxes(spec.crop, count, height, width, generator)
     affine = None if spec.affine is None else _affine_maps(spec.affine, count, generator)
-    return GeometricDraw(box, affine, _happens(spec.flip, count, generator))
+    return GeometricDraw(box, affine, _happens(spec.flip, count, generator), spec.semantics)
 
 
 def draw_photometric(
     spec: ViewSpec, count: int, channels: int, generator: Generator | None = None
 ) -> PhotometricDraw:
     """Draw everything after the geometry for each of `count` images."""
-    kind, factor, hue = _jitter(spec.jitter, count, channels, generator)
+    kind, factor, hue = _jitter(spec, count, channels, generator)
     gain, offset = _intensity(spec.intensity, count, generator)
     grey = _happens(spec.grey, count, generator) if spec.grey and channels == 3 else None
     sigma = _uniform(spec.blur_sigma, (count,), generator) if spec.blur else None
@@ -126,7 +129,7 @@ def draw_photometric(
     threshold = None
     if spec.solarize:
         threshold = torch.where(_happens(spec.solarize, count, generator), spec.solarize_threshold, 2.0)
-    return PhotometricDraw(kind, factor, hue, gain, offset, grey, sigma, threshold)
+    return PhotometricDraw(kind, factor, hue, gain, offset, grey, sigma, threshold, spec.semantics)
 
 
 def _rand(shape: tuple[int, ...], generator: Generator | None) -> Tensor:
@@ -144,25 +147,46 @@ def _happens(probability: float, count: int, generator: Generator | None) -> Ten
 
 def _crop_boxes(crop: Crop, count: int, height: int, width: int, generator: Generator | None) -> Tensor:
     """Return integer boxes [B,4] (top, left, height, width), drawn as torchvision draws them."""
-    tries = 10
-    area = height * width * _uniform(crop.scale, (count, tries), generator)
-    low, high = math.log(crop.ratio[0]), math.log(crop.ratio[1])
-    ratio = _uniform((low, high), (count, tries), generator).exp()
-    widths = (area * ratio).sqrt().round().long()  # [B,10]
-    heights = (area / ratio).sqrt().round().long()
+    heights, widths = _drawn_sides(crop, (count, 10), height, width, generator)  # [B,10]
     fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
     first = fits.int().argmax(dim=1, keepdim=True)  # the first try that fits; 0 where none does
     fallback_height, fallback_width = _central_size(crop, height, width)
     any_fits = fits.any(dim=1)
     box_width = torch.where(any_fits, widths.gather(1, first).squeeze(1), fallback_width)
     box_height = torch.where(any_fits, heights.gather(1, first).squeeze(1), fallback_height)
-    place = _rand((count, 2), generator)
-    # The product of a float32 just under 1 can round up to the count itself.
-    top = torch.minimum((place[:, 0] * (height - box_height + 1)).long(), height - box_height)
-    left = torch.minimum((place[:, 1] * (width - box_width + 1)).long(), width - box_width)
+    top, left = _drawn_places(height - box_height, width - box_width, generator)
     top = torch.where(any_fits, top, (height - fallback_height) // 2)
     left = torch.where(any_fits, left, (width - fallback_width) // 2)
     return torch.stack([top, left, box_height, box_width], dim=1)  # [B,4]
+
+
+def _official_boxes(crop: Crop, count: int, height: int, width: int, generator: Generator | None) -> Tensor:
+    """Return integer boxes [B,4], drawn as `_decode_and_random_crop` of the official code draws them."""
+    box_height, box_width = _drawn_sides(crop, (count,), height, width, generator)
+    box_height, box_width = box_height.clamp(1, height), box_width.clamp(1, width)
+    top, left = _drawn_places(height - box_height, width - box_width, generator)
+    return torch.stack([top, left, box_height, box_width], dim=1)  # [B,4]
+
+
+def _drawn_sides(
+    crop: Crop, shape: tuple[int, ...], height: int, width: int, generator: Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Return sides of `shape`, heights first: area uniform, aspect log-uniform, some beyond the image."""
+    area = height * width * _uniform(crop.scale, shape, generator)
+    low, high = math.log(crop.ratio[0]), math.log(crop.ratio[1])
+    ratio = _uniform((low, high), shape, generator).exp()
+    return (area / ratio).sqrt().round().long(), (area * ratio).sqrt().round().long()
+
+
+def _drawn_places(
+    free_height: Tensor, free_width: Tensor, generator: Generator | None
+) -> tuple[Tensor, Tensor]:
+    """Return tops and lefts [B], uniform over 0..free."""
+    place = _rand((len(free_height), 2), generator)
+    # The product of a float32 just under 1 can round up to the count itself.
+    top = torch.minimum((place[:, 0] * (free_height + 1)).long(), free_height)
+    left = torch.minimum((place[:, 1] * (free_width + 1)).long(), free_width)
+    return top, left
 
 
 def _central_size(crop: Crop, height: int, width: int) -> tuple[int, int]:
@@ -189,13 +213,14 @@ def _affine_maps(affine: Affine, count: int, generator: Generator | None) -> Ten
 
 
 def _jitter(
-    jitter: Jitter | None, count: int, channels: int, generator: Generator | None
+    spec: ViewSpec, count: int, channels: int, generator: Generator | None
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Return blend kinds [B,6], blend factors [B,6] and hue shifts [B], or three times None."""
+    jitter = spec.jitter
     if jitter is None:
         return None, None, None
-    strength = (0.0, jitter.brightness, jitter.contrast, jitter.saturation if channels == 3 else 0.0)
-    factor = torch.stack([_uniform((max(0.0, 1 - s), 1 + s), (count,), generator) for s in strength], dim=1)
+    bounds = _factor_bounds(jitter, spec.semantics)
+    factor = torch.stack([_uniform(pair, (count,), generator) for pair in bounds], dim=1)
     hue = _uniform((-jitter.hue, jitter.hue), (count,), generator)
     applied = _happens(jitter.probability, count, generator)
     position = _rand((count, 4), generator).argsort(dim=1)  # [B,4] when each operation's turn comes
@@ -210,6 +235,15 @@ def _jitter(
     blend_kind = blend_kind[:, :6]
     blend_factor = torch.where(blend_kind == NONE, 1.0, blend_factor)
     return blend_kind, blend_factor, torch.where(applied, hue, 0.0) if channels == 3 else None
+
+
+def _factor_bounds(jitter: Jitter, semantics: Semantics) -> list[tuple[float, float]]:
+    """Return the range of each blend's factor, in the order of the kinds; the hue's column holds 1."""
+    strengths = (0.0, jitter.brightness, jitter.contrast, jitter.saturation)
+    bounds = [(max(0.0, 1 - strength), 1 + strength) for strength in strengths]
+    if semantics == "official":
+        bounds[BRIGHTNESS] = (-jitter.brightness, jitter.brightness)
+    return bounds
 
 
 def _intensity(

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from byol.augment.presets import normalization
+
 
 @dataclass(frozen=True)
 class Preprocess:
@@ -56,3 +58,10 @@ class Preprocess:
     def _centre(self, images: Tensor) -> Tensor:
         top, left = ((side - self.size) // 2 for side in images.shape[-2:])
         return images[..., top : top + self.size, left : left + self.size]
+
+
+def preprocess_for(preset: str, size: int, channels: int) -> Preprocess:
+    """Return the test-time preprocessing that goes with the views of a preset."""
+    mean, std = normalization(channels)
+    fraction = 224 / 256 if preset in ("imagenet", "official") else 1.0
+    return Preprocess(size, tuple(mean), tuple(std), crop_fraction=fraction)

@@ -1,9 +1,13 @@
-"""What a view is made of, and the three published or tried combinations."""
+"""What a view is made of, and the published or tried combinations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
+from byol.config import PresetName
 from byol.errors import unknown
+
+Semantics = Literal["torchvision", "official"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # One channel: ImageNet's statistics averaged over its three.
@@ -12,14 +16,15 @@ GREY_MEAN, GREY_STD = 0.449, 0.226
 
 @dataclass(frozen=True)
 class Crop:
-    """Random resized crop (torchvision's RandomResizedCrop: ten tries, then the central crop)."""
+    """Random resized crop. torchvision's (RandomResizedCrop) tries ten times, then takes the central crop;
+    the official one tries once and cuts off what lies outside the image."""
 
     scale: tuple[float, float] = (0.08, 1.0)
     """Area of the crop over the area of the image."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Width over height, drawn log-uniformly."""
     interpolation: str = "bicubic"
-    """bicubic or bilinear, both antialiased."""
+    """bicubic or bilinear; both antialiased in torchvision's semantics, neither in the official ones."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +41,13 @@ class Affine:
 
 @dataclass(frozen=True)
 class Jitter:
-    """Brightness, contrast, saturation and hue in random order, as torchvision's ColorJitter."""
+    """Brightness, contrast, saturation and hue in random order, as torchvision's ColorJitter or as the
+    official code."""
 
     probability: float = 0.8
     brightness: float = 0.4
-    """Factors are drawn from 1 +- this; the same for contrast and saturation."""
+    """Factors are drawn from 1 +- this; the same for contrast and saturation. Official: what is added to
+    every pixel is drawn from +- this."""
     contrast: float = 0.4
     saturation: float = 0.2
     hue: float = 0.1
@@ -71,10 +78,15 @@ class ViewSpec:
     solarize: float = 0.0
     solarize_threshold: float = 0.5
     """Pixels at or above it (in [0,1]) are inverted."""
+    semantics: Semantics = "torchvision"
+    """Whose operations bear these names: torchvision's, or those of the official code of BYOL
+    (`utils/dataset.py`, `utils/augmentations.py`); crop, jitter and the blur's border differ."""
 
 
 # BYOL, Table 6: T blurs always and never solarizes, T' blurs 1 in 10 and solarizes 1 in 5.
 _IMAGENET = ViewSpec(crop=Crop(), flip=0.5, jitter=Jitter(), grey=0.2, blur=1.0)
+# The same table with the operations of the code that the published numbers come from.
+_OFFICIAL = replace(_IMAGENET, semantics="official")
 # 32-96 pixels: too few for a blur to leave much (as solo-learn and lightly on CIFAR-10).
 _SMALL = replace(_IMAGENET, crop=Crop(interpolation="bilinear"), blur=0.0)
 # Digits and letters: mirroring or cropping them changes what they are.
@@ -82,6 +94,7 @@ _GLYPH = ViewSpec(affine=Affine(), intensity=Intensity())
 
 PRESETS: dict[str, tuple[ViewSpec, ViewSpec]] = {
     "imagenet": (_IMAGENET, replace(_IMAGENET, blur=0.1, solarize=0.2)),
+    "official": (_OFFICIAL, replace(_OFFICIAL, blur=0.1, solarize=0.2)),
     "small": (_SMALL, replace(_SMALL, solarize=0.2)),
     "glyph": (_GLYPH, _GLYPH),
 }
@@ -96,6 +109,13 @@ def preset_named(name: str) -> tuple[ViewSpec, ViewSpec]:
     if name not in PRESETS:
         raise unknown("preset", name, PRESETS)
     return PRESETS[name]
+
+
+def natural_preset(data: str, size: int) -> PresetName:
+    """Return the preset that suits a data source (by its name) and a side of the views in pixels."""
+    if data == "digits" or data.startswith("emnist/"):
+        return "glyph"
+    return "small" if size <= 96 else "imagenet"
 
 
 def normalization(channels: int) -> tuple[Sequence[float], Sequence[float]]:

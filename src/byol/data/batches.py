@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from byol.augment.draw import GeometricDraw, draw_geometric
 from byol.augment.presets import ViewSpec
+from byol.augment.resample import resize_by_taps
 from byol.errors import UserError
 from byol.randomness import CROPS, ORDER, derived_generator
 from byol.types import ImageSet
@@ -136,18 +137,26 @@ class _TwoCrops(Dataset[tuple[int, Tensor]]):
 
 
 def cut(image: Tensor, draw: GeometricDraw, spec: ViewSpec, size: int) -> Tensor:
-    """Crop, resize and mirror one uint8 image [C,H,W] to [C,S,S], on bytes with antialiasing."""
-    from torchvision.transforms.v2 import functional as transforms
-
+    """Crop, resize and mirror one uint8 image [C,H,W] to [C,S,S] bytes."""
     if draw.box is None:
         raise UserError("this preset has no crop and works only on images of one small size (glyphs)")
     assert spec.crop is not None
     top, left, height, width = draw.box[0].tolist()
-    interpolation = transforms.InterpolationMode(spec.crop.interpolation)
-    view = transforms.resized_crop(
-        image, top, left, height, width, [size, size], interpolation, antialias=True
-    )
+    resize = _resized_official if draw.semantics == "official" else _resized
+    view = resize(image[:, top : top + height, left : left + width], size, spec.crop.interpolation)
     return view.flip(2) if bool(draw.flip[0]) else view
+
+
+def _resized(image: Tensor, size: int, interpolation: str) -> Tensor:
+    from torchvision.transforms.v2 import functional as transforms
+
+    mode = transforms.InterpolationMode(interpolation)
+    resized: Tensor = transforms.resize(image, [size, size], mode, antialias=True)
+    return resized
+
+
+def _resized_official(image: Tensor, size: int, interpolation: str) -> Tensor:
+    return resize_by_taps(image, size, interpolation).round_().clamp_(0, 255).to(torch.uint8)
 
 
 class _PlannedItems:

@@ -13,7 +13,15 @@ from byol.data.labels import checked_labels, checked_names
 from byol.errors import UserError
 from byol.types import ImageSet
 
-__all__ = ["Concatenation", "DatasetImages", "Subset", "TensorImages", "in_memory", "resident"]
+__all__ = [
+    "Concatenation",
+    "DatasetImages",
+    "Subset",
+    "TensorImages",
+    "in_memory",
+    "natural_side",
+    "resident",
+]
 
 
 class TensorImages:
@@ -122,6 +130,14 @@ def resident(image_set: ImageSet, limit_bytes: int = 2 * 1024**3, largest_side: 
     if max(first.shape[1:]) > largest_side or first.numel() * len(image_set) > limit_bytes:
         return None
     return _stacked(image_set, first.shape)
+
+
+def natural_side(images: Tensor | None) -> int:
+    """Return the side of views in pixels that suits images [N,C,H,W] in memory: theirs where they are
+    square, at most 224. Others, and those that are not in memory (None): 224."""
+    if images is not None and images.shape[2] == images.shape[3]:
+        return min(224, images.shape[2])
+    return 224
 
 
 def in_memory(image_set: ImageSet) -> ImageSet:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from byol.augment.evaluation import preprocess_for
 from byol.bundle import load_exactly, read_weights, save_weights
 from byol.config import PretrainConfig
 from byol.core.backbone import build_backbone
@@ -17,7 +18,6 @@ from byol.training.module import OptimizerSettings, Pretraining
 from byol.training.preparation import (
     Lengths,
     PreparedData,
-    preprocess_for,
     use_compile,
     view_specs,
     worker_count,
@@ -85,6 +85,7 @@ def _learner(
     config: PretrainConfig, net: nn.Module, hidden_layer: str | int | None, total_steps: int
 ) -> BYOL:
     assert config.image_size is not None and config.tau is not None
+    assert config.preset is not None and config.channels is not None
     learner = BYOL(
         net,
         config.image_size,
@@ -98,7 +99,7 @@ def _learner(
         channels=config.channels,
         total_steps=total_steps,
     )
-    learner.backbone.preprocess = preprocess_for(config)
+    learner.backbone.preprocess = preprocess_for(config.preset, config.image_size, config.channels)
     return learner
 
 

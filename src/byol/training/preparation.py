@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from byol.augment.evaluation import Preprocess
-from byol.augment.presets import ViewSpec, normalization, preset_named
-from byol.config import Optimizer, PresetName, PretrainConfig
-from byol.data.images import Concatenation, Subset, in_memory, resident
+from byol.augment.presets import ViewSpec, natural_preset, preset_named
+from byol.config import Optimizer, PretrainConfig
+from byol.data.images import Concatenation, Subset, in_memory, natural_side, resident
 from byol.data.source import open_source, resolved_spec
 from byol.data.splits import holdout_split
 from byol.duration import Duration
@@ -65,8 +64,8 @@ def prepare_data(data: Data, config: PretrainConfig) -> PreparedData:
 
 def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
     """Fill in every setting that follows from the data or from the length of training."""
-    size = config.image_size or _natural_size(data)
-    preset = config.preset or _natural_preset(data.name, size)
+    size = config.image_size or natural_side(data.images)
+    preset = config.preset or natural_preset(data.name, size)
     defaults = _optimizer_defaults(config, len(data.pretraining) // config.batch_size or 1)
     config = replace(
         config,
@@ -94,14 +93,6 @@ def view_specs(config: PretrainConfig) -> tuple[ViewSpec, ViewSpec]:
     assert config.preset is not None
     first, second = preset_named(config.preset)
     return _with_crop_scale(first, config.crop_scale), _with_crop_scale(second, config.crop_scale)
-
-
-def preprocess_for(config: PretrainConfig) -> Preprocess:
-    """Return the test-time preprocessing that goes with the run's views."""
-    assert config.image_size is not None and config.channels is not None
-    mean, std = normalization(config.channels)
-    fraction = 224 / 256 if config.preset == "imagenet" else 1.0
-    return Preprocess(config.image_size, tuple(mean), tuple(std), crop_fraction=fraction)
 
 
 @dataclass(frozen=True)
@@ -155,18 +146,6 @@ def use_compile(config: PretrainConfig) -> bool:
     if config.compile == "on" and not has_compiler:
         raise UserError("--compile on needs a C compiler (gcc or clang); --compile auto does without")
     return config.compile == "on" or (config.compile == "auto" and has_compiler and torch.cuda.is_available())
-
-
-def _natural_size(data: PreparedData) -> int:
-    if data.images is not None and data.images.shape[2] == data.images.shape[3]:
-        return min(224, data.images.shape[2])
-    return 224
-
-
-def _natural_preset(name: str, size: int) -> PresetName:
-    if name == "digits" or name.startswith("emnist/"):
-        return "glyph"
-    return "small" if size <= 96 else "imagenet"
 
 
 def _optimizer_defaults(config: PretrainConfig, steps_per_epoch: int) -> LengthPreset:
