@@ -20,6 +20,43 @@ def test_recipe_is_a_valid_config_with_a_headline(name: str) -> None:
     settings_from(PretrainConfig, read_yaml(PretrainConfig, text, name))
 
 
+PUBLISHED = {  # epochs, batch size, base learning rate, weight decay, tau
+    "imagenet-40": ("40", 4096, 0.45, 1e-6, 0.97),
+    "imagenet-100": ("100", 4096, 0.45, 1e-6, 0.99),
+    "imagenet-300": ("300", 4096, 0.30, 1e-6, 0.99),
+    "imagenet-1000": ("1000", 4096, 0.20, 1.5e-6, 0.996),
+    "imagenet-1000-bs512": ("1000", 512, 0.40, 1.5e-6, 0.9995),
+}
+"""`configs/byol.py` and `main_loop.py` of the official code; the last row is BYOL's appendix G."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_imagenet_recipe_is_the_published_one(name: str) -> None:
+    settings = read_yaml(PretrainConfig, recipe_text(name), name)
+    config = settings_from(PretrainConfig, settings)
+    rates = (config.epochs, config.batch_size, config.base_lr, config.weight_decay, config.tau)
+    assert rates == PUBLISHED[name]
+    assert (config.method, config.optimizer, config.warmup) == ("byol", "lars", "10ep")
+    assert (config.backbone, config.stem, config.image_size) == ("resnet50", "standard", 224)
+    assert (config.projection_size, config.projection_hidden_size) == (256, 4096)
+    assert (config.preset, config.crop_scale, config.holdout, config.accumulate) == ("official", None, 0, 1)
+    # Nothing is left to a default that may change, and nothing else is set.
+    assert settings.keys() == {
+        *("data", "holdout", "backbone", "stem", "image_size", "projection_size", "projection_hidden_size"),
+        *("preset", "batch_size", "epochs", "warmup", "optimizer", "base_lr", "weight_decay", "tau"),
+        "precision",
+    }
+
+
+def test_every_imagenet_recipe_is_compared() -> None:
+    assert {name for name in recipe_names() if name.startswith("imagenet")} == set(PUBLISHED)
+
+
+def test_recipes_are_listed_by_length() -> None:
+    names = [name for name in recipe_names() if name.startswith(("imagenet", "cifar10"))]
+    assert names == ["cifar10-200", "cifar10-1000", "cifar10-cpu", *PUBLISHED]
+
+
 def expected_rates(
     config: PretrainConfig, batch_size: int, steps_per_epoch: int, step: int
 ) -> tuple[float, float]:
@@ -36,8 +73,17 @@ def expected_rates(
     return rate, 1 - (1 - config.tau) * (math.cos(math.pi * (step + 1) / total) + 1) / 2
 
 
-@pytest.mark.parametrize("name", ["cifar10-cpu", "cifar10-200", "cifar10-1000"])
-def test_cifar_recipe_takes_correct_steps(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+SMALLER = {"backbone": "resnet8_16", "stem": "strided", "image_size": 32, "projection_hidden_size": 64}
+
+
+@pytest.mark.parametrize(
+    ("name", "shrunk"),
+    [(name, {}) for name in ("cifar10-cpu", "cifar10-200", "cifar10-1000")]
+    + [(name, SMALLER) for name in PUBLISHED],
+)
+def test_recipe_takes_correct_steps(
+    name: str, shrunk: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Stop the whole recipe, with a smaller batch, after three steps: rates are those of the long run."""
     from byol.training.callbacks import StopOnSignal
     from byol.training.errors import Interrupted
@@ -52,13 +98,14 @@ def test_cifar_recipe_takes_correct_steps(name: str, tmp_path: Path, monkeypatch
     settings = read_yaml(PretrainConfig, recipe_text(name), name)
     config = settings_from(PretrainConfig, settings)
     images = torch.randint(0, 256, (100, 3, 32, 32), dtype=torch.uint8)
-    small = {"batch_size": 16, "log_every": "1st", "out": str(tmp_path / "run")}
+    small = {**shrunk, "batch_size": 16, "log_every": "1st", "out": str(tmp_path / "run")}
     with pytest.raises(Interrupted):
         byol.pretrain(**{**settings, **small, "data": images})
     metrics = RunDirectory(tmp_path / "run").metrics()
     assert len(metrics) == 3
+    steps_per_epoch = (100 if config.holdout == 0 else 90) // 16
     for step, record in enumerate(metrics):
-        rate, tau = expected_rates(config, 16, 90 // 16, step)
+        rate, tau = expected_rates(config, 16, steps_per_epoch, step)
         assert record["lr"] == pytest.approx(rate, rel=1e-9, abs=1e-15)
         assert record["tau"] == pytest.approx(tau, rel=1e-9)
         assert 0 < record["loss"] < 8

@@ -167,9 +167,10 @@ def _recipes(words: list[str]) -> int:
     if words:
         print(recipe_text(words[0]), end="")
         return 0
+    width = max(map(len, recipe_names()))
     for name in recipe_names():
         headline = recipe_text(name).splitlines()[0].removeprefix("# ")
-        print(f"{name:16} {headline}")
+        print(f"{name:{width}} {headline}")
     return 0
 
 

@@ -85,9 +85,15 @@ def help_text(kind: type[Any], usage: str) -> str:
 
 
 def recipe_names() -> list[str]:
-    """Return the names of the packaged recipes."""
+    """Return the names of the packaged recipes, shorter runs of a kind before longer ones."""
     files = resources.files("byol.recipe_files").iterdir()
-    return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+    names = [file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml")]
+    return sorted(names, key=_by_number)
+
+
+def _by_number(name: str) -> list[tuple[str, int]]:
+    """Order imagenet-40 before imagenet-100: numbers by their value, words (and none) before numbers."""
+    return [(word, int(number or 0)) for word, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 def recipe_text(name: str) -> str:
