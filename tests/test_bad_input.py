@@ -17,6 +17,7 @@ from PIL import Image
 
 import byol
 from byol.cli import main
+from byol.core.backbone import build_backbone
 from byol.core.learner import BYOL
 from byol.errors import UserError
 from byol.rundir import RunDirectory
@@ -77,7 +78,12 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["pretrain", "--channels", "5"], ["channels"]),
         (["pretrain", "--warmup", "200", "--epochs", "100"], ["warm-up", "--warmup"]),
         (["pretrain", "--backbone-weights", "no.pt"], ["no file with weights at", "no.pt"]),
-        (["evaluate"], ["the run or bundle is missing", "byol evaluate RUN"]),
+        (["pretrain", "--backbone", "resnet8_16", "--backbone-weights", "timm"], ["timm has no weights"]),
+        (["pretrain", "--backbone-weights", "timm"], ["of the small stem", "Give --stem standard"]),
+        (["evaluate", "no.pt", "--backbone", "resnet18"], ["no file with weights at no.pt"]),
+        (["evaluate", "x", "--image-size", "0"], ["image_size is 0"]),
+        (["evaluate", "x", "--preset", "offical"], ["--preset cannot be", "Did you mean 'official'?"]),
+        (["evaluate"], ["the run, bundle or weights file is missing", "byol evaluate RUN"]),
         (["evaluate", "nowhere"], ["nowhere"]),
         (["embed", "nowhere"], ["--out is missing"]),
         (["recipes", "nothing"], ["unknown recipe 'nothing'", "cifar10-cpu"]),
@@ -182,6 +188,31 @@ def test_resume_without_checkpoint_and_with_other_settings(
     assert "last.ckpt is damaged, or no checkpoint" in refused(["pretrain", "--resume", "run"], capsys)
     RunDirectory("run").last_checkpoint.unlink()
     assert "no checkpoint to resume from" in refused(["pretrain", "--resume", "run"], capsys)
+
+
+def test_weights_files_that_cannot_be_judged(
+    tiny: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    net, _ = build_backbone("resnet8_16", 8, channels=1)
+    torch.save(net.net.state_dict(), "weights.pt")
+    torch.save(net, "pickled.pt")
+    Path("text.pt").write_text("hello world")
+    byol.pretrain("digits", out="run", **{**tiny, "epochs": "1st"})
+    named = ["--backbone", "resnet8_16", "--data", "digits"]
+    cases: list[tuple[list[str], list[str]]] = [
+        (["weights.pt", "--data", "digits"], ["weights.pt holds weights alone", "--backbone"]),
+        (["weights.pt", "--backbone", "resnet8_16"], ["--data"]),
+        (["weights.pt", "--backbone", "resnet14_32", "--data", "digits"], ["missing: layer1.1.conv1.weight"]),
+        (["weights.pt", *named, "--channels", "3"], ["conv1.weight (16x1x3x3", "is 16x3x3x3", "--channels"]),
+        (["weights.pt", *named, "--channels", "5"], ["channels"]),
+        (["pickled.pt", *named], ["a whole network perhaps", "torch.save(net.state_dict()"]),
+        (["text.pt", *named], ["text.pt holds no state dict"]),
+        (["run", *named], ["--backbone is for a plain weights file"]),
+    ]
+    for words, expected in cases:
+        for command in (["evaluate"], ["embed", "--out", "vectors.npy"]):
+            line = refused([*command, *words], capsys)
+            assert all(part in line for part in expected), line
 
 
 def test_evaluation_of_data_without_labels(tiny: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import byol
 from byol.augment.evaluation import Preprocess
-from byol.bundle import bundle_folder, load_exactly, read_weights, save_bundle
+from byol.bundle import bundle_folder, save_bundle
 from byol.core.backbone import Backbone, build_backbone
 from byol.errors import UserError
 
@@ -151,15 +151,6 @@ def test_weights_that_do_not_fit_are_refused_and_nothing_is_loaded(
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
 
-def test_all_problems_are_told_at_once_and_long_lists_are_cut() -> None:
-    net = nn.Sequential(*(nn.Linear(2, 2) for _ in range(4)))
-    with pytest.raises(UserError) as caught:
-        load_exactly(net, {"0.weight": torch.ones(3, 2), "more": torch.ones(1)}, "x.pt")
-    words = str(caught.value)
-    assert "missing: 0.bias, 1.weight, 1.bias, 2.weight, 2.bias and 2 more" in words
-    assert "unexpected: more" in words and "of another shape: 0.weight" in words
-
-
 def test_what_is_no_bundle_is_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="neither a run directory nor a bundle: no such folder"):
         byol.load_backbone(tmp_path / "nothing")
@@ -189,36 +180,3 @@ def test_models_of_other_tools_are_told(config: Any, words: str, named: tuple[Pa
     with pytest.raises(UserError, match=words) as caught:
         byol.load_backbone(path)
     assert "\n" not in str(caught.value)
-
-
-def test_weights_are_read_in_both_formats(tmp_path: Path) -> None:
-    state = state_of(own_net())
-    save_file(state, tmp_path / "a.safetensors")
-    torch.save(state, tmp_path / "b.pt")
-    torch.save(own_net().state_dict(), tmp_path / "c.pth")
-    for name in ("a.safetensors", "b.pt"):
-        read = read_weights(tmp_path / name)
-        assert read.keys() == state.keys() and all(torch.equal(read[key], state[key]) for key in state)
-    assert read_weights(tmp_path / "c.pth").keys() == state.keys()
-
-
-def test_unreadable_weights_are_told_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no file with weights"):
-        read_weights(tmp_path / "missing.pt")
-    contents = {
-        "text.pt": b"hello world\n",
-        "table.pt": b"a,b\n1,2\n",
-        "empty.pt": b"",
-        "zeros.pt": bytes(64),
-        "code.pt": b"cos\nsystem\n(S'true'\ntR.",
-        "text.safetensors": b"hello world\n",
-    }
-    for name, content in contents.items():
-        (tmp_path / name).write_bytes(content)
-    torch.save({"state_dict": own_net().state_dict()}, tmp_path / "nested.pt")
-    torch.save(own_net(), tmp_path / "module.pt")
-    torch.save(torch.ones(2), tmp_path / "tensor.pt")
-    for name in [*contents, "nested.pt", "module.pt", "tensor.pt"]:
-        with pytest.raises(UserError, match="holds no state dict") as caught:
-            read_weights(tmp_path / name)
-        assert name in str(caught.value) and "\n" not in str(caught.value)

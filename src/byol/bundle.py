@@ -8,13 +8,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from byol.augment.evaluation import Preprocess
 from byol.core.backbone import Backbone, build_backbone
+from byol.core.weights import load_exactly, read_weights, save_weights
 from byol.errors import UserError
-from byol.rundir import write_atomically, written_whole
+from byol.rundir import write_atomically
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -43,21 +43,6 @@ def save_bundle(
     }
     save_weights(backbone.net, folder / WEIGHTS)
     write_atomically(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-
-
-def save_weights(net: nn.Module, file: Path) -> None:
-    """Write a network's state dict as safetensors: the whole file, or the one before stays.
-
-    Raises:
-        UserError: the disk is full or not writable.
-    """
-    from safetensors.torch import save
-
-    # A clone each: tied weights share memory, which safetensors refuses to write twice.
-    state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in net.state_dict().items()}
-    with written_whole(file) as temporary:
-        # Not save_file: its files are readable by their owner only.
-        temporary.write_bytes(save(state))
 
 
 def load_backbone(run_or_bundle: str | Path, net: nn.Module | None = None) -> Backbone:
@@ -97,48 +82,6 @@ def bundle_folder(run_or_bundle: str | Path) -> Path:
     raise UserError(f"'{path}' is neither a run directory nor a bundle: {reason}")
 
 
-def read_weights(file: Path) -> dict[str, Any]:
-    """Read a state dict from a .safetensors file, or from one that torch.save wrote.
-
-    Raises:
-        UserError: the file is missing or holds no state dict.
-    """
-    from safetensors.torch import load_file
-
-    if not file.is_file():
-        raise UserError(f"there is no file with weights at {file}")
-    try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # what is no pickle fails to be read as one in any way there is
-        raise UserError(
-            f"{file} holds no state dict that can be read: it is damaged, or no file that safetensors "
-            "or torch.save(net.state_dict(), ...) wrote"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"{file} holds no state dict (names and tensors)")
-    return state
-
-
-def load_exactly(net: nn.Module, state: dict[str, Any], source: str) -> None:
-    """Load a state dict whose names and shapes must match, or load nothing.
-
-    Raises:
-        UserError: listing what is missing, unexpected or of another shape.
-    """
-    own = net.state_dict()
-    problems = {
-        "missing": [name for name in own if name not in state],
-        "unexpected": [name for name in state if name not in own],
-        "of another shape": [n for n in own if n in state and own[n].shape != state[n].shape],
-    }
-    told = [f"{kind}: {_listed(names)}" for kind, names in problems.items() if names]
-    if told:
-        raise UserError(f"the weights in {source} do not fit the backbone ({'; '.join(told)})")
-    net.load_state_dict(state)
-
-
 def _read_config(file: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text())
@@ -158,7 +101,3 @@ def _build(config: dict[str, Any], net: nn.Module | None, folder: Path) -> Backb
     if config["architecture"] is None:
         raise UserError(f"{folder} holds a network of your own: pass an untrained copy of it as `net`")
     return build_backbone(**config["architecture"])[0]
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

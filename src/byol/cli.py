@@ -129,7 +129,7 @@ def _layered(flags: dict[str, str]) -> dict[str, Any]:
 def _evaluate(words: list[str]) -> int:
     from byol.config import EvaluateConfig
 
-    config = _flags(EvaluateConfig, words, "byol evaluate RUN [flags]")
+    config = _flags(EvaluateConfig, words, "byol evaluate RUN|BUNDLE|FILE [flags]")
     if config is None:
         return 0
     from byol.evaluation.report import reports_folder
@@ -146,7 +146,7 @@ def _evaluate(words: list[str]) -> int:
 def _embed(words: list[str]) -> int:
     from byol.config import EmbedConfig
 
-    config = _flags(EmbedConfig, words, "byol embed RUN --out FILE [flags]")
+    config = _flags(EmbedConfig, words, "byol embed RUN|BUNDLE|FILE --out FILE [flags]")
     if config is None:
         return 0
     from byol.evaluation.embedding import embed
@@ -184,7 +184,7 @@ def _flags(kind: Any, words: list[str], usage: str) -> Any:
     flags = read_flags(kind, words)
     for name in ("target", "out"):
         if name in kind.__dataclass_fields__ and name not in flags and _is_required(kind, name):
-            missing = "the run or bundle" if name == "target" else "--out"
+            missing = "the run, bundle or weights file" if name == "target" else "--out"
             raise UserError(f"{missing} is missing: {usage}")
     return settings_from(kind, flags)
 

@@ -9,6 +9,9 @@ Method = Literal["byol", "simsiam"]
 Optimizer = Literal["lars", "adamw", "sgd"]
 PresetName = Literal["imagenet", "official", "small", "glyph"]
 Precision = Literal["fp32", "bf16"]
+Stem = Literal["small", "strided", "standard"]
+TIMM_WEIGHTS = "timm"
+"""In the place of a weights file: what timm has for the network."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +28,9 @@ class PretrainConfig:
     backbone: str = "resnet18"
     """Any timm name, or a small ResNet: resnet8_16, resnet8_24, resnet8_32, resnet8_64, ..."""
     backbone_weights: str | None = None
-    """File with a state dict to start from (.safetensors or .pt). Default: random weights."""
-    stem: Literal["small", "strided", "standard"] | None = None
+    """Weights to start from: a file with a state dict (.safetensors, .pt, .pth), or timm for its own
+    pretrained ones. Default: random."""
+    stem: Stem | None = None
     """First layers of a ResNet: small = 3x3 stride 1, strided = 3x3 stride 2, standard = 7x7 stride 2
     and max-pool. Default: small below 112 pixels, else standard."""
     projection_size: int | None = None
@@ -108,7 +112,7 @@ class EvaluateConfig:
     """Settings of `byol evaluate`."""
 
     target: str
-    """Run directory or bundle."""
+    """Run directory, bundle, or a file with a state dict (.safetensors, .pt, .pth)."""
     data: str | None = None
     """Labelled data, as for pretrain. Default: the run's own."""
     protocol: str = "knn,logistic"
@@ -118,7 +122,7 @@ class EvaluateConfig:
     draws: int = 5
     """Random draws where not all labels are used."""
     baselines: bool = False
-    """Also evaluate the untrained network (finetune: from scratch) and raw pixels."""
+    """Also evaluate raw pixels and, of a run, the untrained network (finetune: from scratch)."""
     metric: Literal["top1", "mean_per_class"] = "top1"
     """What settings are chosen by and the table shows: top1, or mean_per_class (every class counts the
     same). Both are recorded."""
@@ -145,10 +149,24 @@ class EvaluateConfig:
     plot: bool = False
     """Draw reports/labels.png: accuracy by labels, a line per protocol and features."""
     out: str | None = None
-    """JSON file that gets the results of a bundle; a run keeps its own. Reports of a bundle go beside
-    it: mine.json, mine-reports/."""
+    """JSON file that gets the results of a bundle or a weights file; a run keeps its own. Reports of those
+    go beside it: mine.json, mine-reports/."""
+    backbone: str | None = None
+    """Of a weights file: the name of its network, as for pretrain."""
+    image_size: int | None = None
+    """Of a weights file: side of the images in pixels. Default, here and below: as pretrain for the data."""
+    channels: int | None = None
+    """Of a weights file: channels of the images, 1 or 3."""
+    stem: Stem | None = None
+    """Of a weights file: first layers of its ResNet."""
+    preset: PresetName | None = None
+    """Of a weights file: augmentations of its training, which decide how images are preprocessed."""
     debug: bool = False
     """Show the traceback of an error."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "draws", "image_size", "channels")
+        _at_least(self, 0, "seed", "num_workers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +174,7 @@ class EmbedConfig:
     """Settings of `byol embed`."""
 
     target: str
-    """Run directory or bundle."""
+    """Run directory, bundle, or a file with a state dict (.safetensors, .pt, .pth)."""
     out: str
     """File to write: .parquet (id, label, vector), .npy or .safetensors."""
     data: str | None = None
@@ -169,8 +187,21 @@ class EmbedConfig:
     """Processes that decode images, for data that does not stay in memory."""
     data_dir: str | None = None
     """Where downloads go. Default: where the run's went, else ./datasets."""
+    backbone: str | None = None
+    """Of a weights file: the name of its network, as for pretrain."""
+    image_size: int | None = None
+    """Of a weights file: side of the images in pixels. Default, here and below: as pretrain for the data."""
+    channels: int | None = None
+    """Of a weights file: channels of the images, 1 or 3."""
+    stem: Stem | None = None
+    """Of a weights file: first layers of its ResNet."""
+    preset: PresetName | None = None
+    """Of a weights file: augmentations of its training, which decide how images are preprocessed."""
     debug: bool = False
     """Show the traceback of an error."""
+
+    def __post_init__(self) -> None:
+        _at_least(self, 1, "image_size", "channels")
 
 
 @dataclass(frozen=True, kw_only=True)

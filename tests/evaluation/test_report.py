@@ -121,7 +121,7 @@ def test_reports_that_cannot_be_are_refused_before_anything_is_measured(
     make_run: MakeRun, make_net: MakeNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run()
-    monkeypatch.setattr(module, "open_target", None)
+    monkeypatch.setattr(module, "open_with_data", None)
     with pytest.raises(UserError, match="add all to --labels"):
         evaluate(run.path, net=make_net(), labels="5", report=True)
     with pytest.raises(UserError, match="--out FILE"):

@@ -10,6 +10,7 @@ from torch import nn
 
 from byol.augment.evaluation import Preprocess
 from byol.bundle import load_backbone, save_bundle
+from byol.config import EvaluateConfig
 from byol.core.backbone import Backbone
 from byol.data.images import TensorImages
 from byol.data.source import Source
@@ -161,7 +162,8 @@ def test_the_network_keeps_its_modes_and_its_state(
     modes = [part.training for part in backbone.modules()]
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
     representation = measure.Representation("byol", backbone, preprocess, None, None, None)
-    request = parsed_request("knn,logistic,linear", "1,all", draws=1, augment=True)
+    asked = {"protocol": "knn,logistic,linear", "labels": "1,all", "draws": 1, "augment": True}
+    request = parsed_request(EvaluateConfig(target="run", **asked))
     machine = measure.Machine(torch.device("cpu"), 0)
     for _ in measure.measured(representation, divide(digits, 0.1), request, machine):
         assert [part.training for part in backbone.modules()] == modes
@@ -198,13 +200,16 @@ def test_broken_weights_are_told_and_nothing_is_recorded(make_run: MakeRun, prep
 
 
 def test_a_bundle_needs_data_and_writes_where_told(
-    make_run: MakeRun, make_net: MakeNet, tmp_path: Path
+    make_run: MakeRun, make_net: MakeNet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = make_run().model
     with pytest.raises(UserError, match="--data"):
         evaluate(bundle, net=make_net(), device="cpu")
-    with pytest.raises(UserError, match="--baselines needs a run"):
-        evaluate(bundle, net=make_net(), data="digits", baselines=True, device="cpu")
+    with_pixels = evaluate(
+        bundle, net=make_net(), data="digits", protocol="knn", baselines=True, device="cpu"
+    )
+    assert [r.features for r in with_pixels if r.metric == "top1"] == ["byol", "pixels"]
+    assert capsys.readouterr().err.startswith("no random-init among the baselines")
     out = tmp_path / "numbers" / "mine.json"
     results = evaluate(bundle, net=make_net(), data="digits", protocol="knn", device="cpu", out=out)
     assert json.loads(out.read_text()) == [result.to_dict() for result in results]
@@ -240,7 +245,9 @@ def test_errors_leave_nothing_behind(make_run: MakeRun, make_net: MakeNet, tmp_p
         (run.path, {"device": "nonsense"}, "device 'nonsense'"),
         (run.path, {"labels": "500"}, "fewer than the 500"),
         (three.path, {"net": make_net(1, 3)}, "--data"),
-        (file, {"data": "digits"}, "run directory, or a bundle"),
+        (file, {"data": "digits", "net": None}, "--backbone"),
+        (file, {"data": None}, "--data"),
+        (run.path, {"stem": "small"}, "--stem is for a plain weights file"),
         (tmp_path / "absent", {"data": "digits"}, "no such folder"),
     ]
     for path, settings, message in cases:

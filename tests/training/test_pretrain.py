@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torchvision
 import yaml
@@ -203,6 +204,41 @@ def test_weights_to_start_from(run: Run, tiny: dict[str, Any], tmp_path: Path) -
     )
     for name, parameter in parameters:
         assert torch.equal(parameter, expected[name])
+
+
+def test_weights_of_others_to_start_from(
+    tiny: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = timm.create_model("test_resnet")
+    torch.save({"state_dict": theirs.state_dict()}, tmp_path / "theirs.pt")
+    settings = {**tiny, "backbone": "test_resnet", "stem": "standard", "base_lr": 0.0, "epochs": "1st"}
+    images = torch.randint(0, 256, (80, 3, 32, 32), dtype=torch.uint8)
+    out, weights = str(tmp_path / "run"), str(tmp_path / "theirs.pt")
+    run = byol.pretrain(images, out=out, backbone_weights=weights, **settings)
+    line = f"left out the classifier in {weights}: fc.weight, fc.bias"
+    assert capsys.readouterr().err.splitlines().count(line) == 1
+    for name, parameter in run.backbone().net.named_parameters():
+        assert torch.equal(parameter, theirs.get_parameter(name))
+
+
+def test_timm_s_weights_to_start_from(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs, asked = timm.create_model("test_resnet"), []
+
+    def answer(model_id: str, *args: Any, **settings: Any) -> dict[str, torch.Tensor]:
+        asked.append(model_id)
+        return dict(theirs.state_dict())
+
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", answer)
+    settings = {**tiny, "backbone": "test_resnet", "stem": "standard", "base_lr": 0.0, "epochs": "1st"}
+    images = torch.randint(0, 256, (80, 3, 32, 32), dtype=torch.uint8)
+    run = byol.pretrain(images, out=str(tmp_path / "run"), backbone_weights="timm", **settings)
+    for name, parameter in run.backbone().net.named_parameters():
+        assert torch.equal(parameter, theirs.get_parameter(name))
+    assert RunDirectory(run.path).config()["backbone_weights"] == "timm"
+    byol.pretrain(images, resume=run.path)  # the checkpoint has them
+    assert len(asked) == 1
 
 
 def test_default_directories_are_numbered(

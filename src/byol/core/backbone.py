@@ -180,9 +180,9 @@ STEMS = ("small", "strided", "standard")
 
 
 def build_backbone(
-    name: str, image_size: int, channels: int = 3, stem: str | None = None
+    name: str, image_size: int, channels: int = 3, stem: str | None = None, pretrained: bool = False
 ) -> tuple[Backbone, dict[str, Any]]:
-    """Build an untrained backbone by name.
+    """Build a backbone by name.
 
     Args:
         name: any timm name, or one of `CIFAR_RESNETS`.
@@ -191,13 +191,15 @@ def build_backbone(
         stem: for ResNets, "small" (3x3 stride 1, no max-pool), "strided" (3x3 stride 2, no
             max-pool) or "standard" (7x7 stride 2, max-pool; not for `CIFAR_RESNETS`); None: small
             below 112 pixels.
+        pretrained: start from the weights that timm has for the network, which it downloads; else
+            they are random.
 
     Returns:
         The backbone, and the plain values from which `build_backbone(**values)` makes it again.
 
     Raises:
-        UserError: the name or the stem is unknown, the stem is not for this network, or the network
-            cannot take such images.
+        UserError: the name or the stem is unknown, the stem is not for this network, the network
+            cannot take such images, or there are no such weights to be had.
     """
     if stem is not None and stem not in STEMS:
         raise unknown("stem", stem, STEMS)
@@ -207,6 +209,8 @@ def build_backbone(
         net = _timm(name, image_size, channels)
     stem = stem or _natural_stem(net, image_size)
     _check_stem(net, name, stem)
+    if pretrained:
+        net = _pretrained(name, image_size, channels, stem)
     if stem in ("small", "strided"):
         _make_stem_small(net, stride=1 if stem == "small" else 2)
     architecture = {"name": name, "image_size": image_size, "channels": channels, "stem": stem}
@@ -225,15 +229,48 @@ def _timm(name: str, image_size: int, channels: int) -> nn.Module:
             f"unknown backbone '{name}'.{closest(name, names)} "
             f"Any timm name will do, or one of {', '.join(CIFAR_RESNETS)}."
         )
-    settings: dict[str, Any] = {"pretrained": False, "num_classes": 0, "in_chans": channels}
-    if timm.get_pretrained_cfg(name).fixed_input_size:  # ViT, Swin and their kin
-        settings["img_size"] = image_size
     try:
-        return cast(nn.Module, timm.create_model(name, **settings))
+        return cast(nn.Module, timm.create_model(name, **_timm_settings(name, image_size, channels)))
     except Exception as error:  # whatever a network says to sizes that do not suit it
         raise UserError(
             f"backbone '{name}' cannot take images of side {image_size}: {_first_line(error)}"
         ) from error
+
+
+def _timm_settings(name: str, image_size: int, channels: int) -> dict[str, Any]:
+    import timm
+
+    settings: dict[str, Any] = {"num_classes": 0, "in_chans": channels}
+    if timm.get_pretrained_cfg(name).fixed_input_size:  # ViT, Swin and their kin
+        settings["img_size"] = image_size
+    return settings
+
+
+def _pretrained(name: str, image_size: int, channels: int, stem: str | None) -> nn.Module:
+    """Build a network again with timm's own weights, which it fits to the channels and the size."""
+    import timm
+
+    if name in CIFAR_RESNETS or not timm.get_pretrained_cfg(name).has_weights:
+        raise UserError(f"timm has no weights for {name}: give a file with --backbone-weights, or none")
+    if stem in ("small", "strided"):
+        raise UserError(
+            f"timm's weights for {name} belong to its standard stem: the first convolution of the {stem} "
+            "stem is another one. Give --stem standard"
+        )
+    try:
+        settings = _timm_settings(name, image_size, channels)
+        return cast(nn.Module, timm.create_model(name, pretrained=True, **settings))
+    except Exception as error:  # no connection, most likely, in the words of one of several libraries
+        raise UserError(
+            f"timm's weights for {name} cannot be had: {_first_line(error).rstrip('.')}. Without a "
+            "connection, fetch them elsewhere and give the file with --backbone-weights"
+        ) from error
+
+
+def classifier_layers(net: nn.Module) -> tuple[str, ...]:
+    """Return the names of the layers with which a timm network would classify; none for others."""
+    names = (getattr(net, "pretrained_cfg", None) or {}).get("classifier") or ()
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def _natural_stem(net: nn.Module, image_size: int) -> str | None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from byol.augment.evaluation import Preprocess
-from byol.bundle import load_exactly, read_weights
 from byol.core.backbone import Backbone
+from byol.core.weights import load_exactly, read_weights
 from byol.errors import UserError
 from byol.evaluation.batches import preprocessed_batches
 from byol.evaluation.features import evaluating, pixel_preprocess, pixels

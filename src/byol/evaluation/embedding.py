@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from byol.data.source import Source
 from byol.errors import UserError, unknown
 from byol.evaluation.features import cached, extract, fingerprint
-from byol.evaluation.target import Data, Target, check_channels, chosen_device, open_data, open_target
+from byol.evaluation.opening import Architecture, open_with_data
+from byol.evaluation.target import Data, Target, check_channels, chosen_device
 from byol.rundir import written_whole
 from byol.types import Features, ImageSet
 
@@ -29,11 +30,16 @@ def embed(
     device: str = "auto",
     num_workers: int = 0,
     net: nn.Module | None = None,
+    backbone: str | None = None,
+    image_size: int | None = None,
+    channels: int | None = None,
+    stem: str | None = None,
+    preset: str | None = None,
 ) -> Path:
     """Write the vectors of a split to one file.
 
     Args:
-        target: a run directory, or a bundle folder.
+        target: a run directory, a bundle folder, or a file with a state dict.
         data: as `byol pretrain --data`; None: the run's own.
         split: train, test, unlabeled, or all of them in this order, with the split's name in each id.
         out: .parquet (columns id, label where known, vector), .npy (vectors), or .safetensors
@@ -42,6 +48,8 @@ def embed(
         device: "auto", "cpu", "cuda", ...
         num_workers: processes that decode images which do not fit in memory.
         net: an untrained copy of the network, where it was the user's own.
+        backbone: of a weights file, as for `byol.evaluate`; `image_size`, `channels`, `stem` and
+            `preset` too.
 
     Returns:
         The path of the file. An older file there is replaced once the new one is complete.
@@ -55,8 +63,8 @@ def embed(
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
     worker = _Extraction(chosen_device(device), num_workers)
-    opened = open_target(target, net)
-    source = open_data(opened, data, data_dir)
+    architecture = Architecture(backbone, image_size, channels, stem, preset)
+    opened, source = open_with_data(target, data, data_dir, net, architecture)
     parts = [
         worker.features(opened, images, source.name, name, split == "all")
         for name, images in _chosen(source, split)

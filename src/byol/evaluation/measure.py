@@ -3,9 +3,10 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,8 @@ class Representation:
     seed: int | None
     epoch: float | None
     cache: Path | None
+    described: dict[str, Any] = field(default_factory=dict)
+    """More to know about it, which goes into the settings of its results."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def _results(
             epoch=representation.epoch,
             data=task.data,
             seconds=seconds,
-            settings=outcome.settings,
+            settings={**representation.described, **outcome.settings},
             predictions=predictions,
         )
 

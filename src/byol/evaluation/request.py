@@ -3,10 +3,11 @@
 import re
 from dataclasses import dataclass
 
+from byol.config import EvaluateConfig
 from byol.errors import UserError, unknown
 from byol.evaluation.finetune import EPOCHS, RATES
-from byol.evaluation.problem import METRICS
 from byol.evaluation.supervised import Setting
+from byol.settings import flag
 
 PROTOCOLS = ("knn", "logistic", "linear", "finetune")
 
@@ -34,73 +35,67 @@ class Request:
     """Sub-modules of the network that fine-tuning leaves as they are."""
 
 
-def parsed_request(
-    protocol: str,
-    labels: str | int,
-    draws: int = 5,
-    seed: int = 0,
-    augment: bool = False,
-    *,
-    metric: str = "top1",
-    transfer: bool = False,
-    finetune_rates: str | float | None = None,
-    finetune_epochs: str | int | None = None,
-    freeze: str | None = None,
-) -> Request:
+def parsed_request(config: EvaluateConfig) -> Request:
     """Check what the user wrote; lists are separated by commas.
 
     Raises:
         UserError: a name or an amount is none, or they do not go together.
     """
-    protocols = tuple(dict.fromkeys(_items(protocol, "--protocol")))
+    protocols = tuple(dict.fromkeys(_items(config.protocol, "--protocol")))
     for name in protocols:
         if name not in PROTOCOLS:
             raise unknown("protocol", name, PROTOCOLS)
-    amounts = tuple(dict.fromkeys(_amount(text) for text in _items(str(labels), "--labels")))
-    if draws < 1:
-        raise UserError(f"--draws must be at least 1, not {draws}")
-    if seed < 0:
-        raise UserError(f"--seed must not be negative, but is {seed}")
+    amounts = tuple(dict.fromkeys(_amount(text) for text in _items(config.labels, "--labels")))
+    _check_together(config, protocols, amounts)
+    frozen = () if config.freeze is None else tuple(dict.fromkeys(_items(config.freeze, "--freeze")))
+    grid = _grid(config.finetune_rates, config.finetune_epochs)
+    return Request(
+        protocols,
+        amounts,
+        config.draws,
+        config.seed,
+        config.augment,
+        config.metric,
+        config.transfer,
+        grid,
+        frozen,
+    )
+
+
+CONCERNS = {
+    "augment": "linear",
+    "transfer": "logistic",
+    "finetune_rates": "finetune",
+    "finetune_epochs": "finetune",
+    "freeze": "finetune",
+}
+"""Settings that concern one protocol only."""
+
+
+def _check_together(
+    config: EvaluateConfig, protocols: tuple[str, ...], amounts: tuple[str | int, ...]
+) -> None:
+    for name, protocol in CONCERNS.items():
+        if getattr(config, name) and protocol not in protocols:
+            raise UserError(f"{flag(name)} concerns --protocol {protocol} only")
     if "linear" in protocols and "all" not in amounts:
         raise UserError(
             "the linear probe chooses its learning rate on the hold-out, which few labels leave out: "
             "use --protocol logistic, or add all to --labels"
         )
-    if augment and "linear" not in protocols:
-        raise UserError("--augment concerns --protocol linear only")
-    if metric not in METRICS:
-        raise unknown("metric", metric, METRICS)
-    if transfer:
-        _check_transfer(protocols, amounts)
-    asked = {
-        "--finetune-rates": finetune_rates,
-        "--finetune-epochs": finetune_epochs,
-        "--freeze": freeze,
-    }
-    for flag, value in asked.items():
-        if value is not None and "finetune" not in protocols:
-            raise UserError(f"{flag} concerns --protocol finetune only")
-    frozen = () if freeze is None else tuple(dict.fromkeys(_items(freeze, "--freeze")))
-    grid = _grid(finetune_rates, finetune_epochs)
-    return Request(protocols, amounts, draws, seed, augment, metric, transfer, grid, frozen)
-
-
-def _check_transfer(protocols: tuple[str, ...], amounts: tuple[str | int, ...]) -> None:
-    if "logistic" not in protocols:
-        raise UserError("--transfer concerns --protocol logistic only")
-    if amounts != ("all",):
+    if config.transfer and amounts != ("all",):
         raise UserError(
             "--transfer chooses its l2 on the hold-out, which few labels leave out: use --labels all"
         )
+    if config.report and "all" not in amounts:
+        raise UserError("--report shows what comes of all labels: add all to --labels")
 
 
-def _grid(rates: str | float | None, epochs: str | int | None) -> tuple[Setting, ...]:
+def _grid(rates: str | None, epochs: str | None) -> tuple[Setting, ...]:
     """Return every rate with every number of epochs; None: those of the paper."""
-    lengths = EPOCHS if epochs is None else _epochs(str(epochs))
+    lengths = EPOCHS if epochs is None else _epochs(epochs)
     return tuple(
-        Setting(rate, length)
-        for rate in (RATES if rates is None else _rates(str(rates)))
-        for length in lengths
+        Setting(rate, length) for rate in (RATES if rates is None else _rates(rates)) for length in lengths
     )
 
 

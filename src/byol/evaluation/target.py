@@ -1,6 +1,6 @@
-"""What is evaluated: a run directory or a bundle, opened."""
+"""What is evaluated: a trained backbone and what is known about it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,11 @@ class Target:
     backbone: Backbone
     preprocess: Preprocess
     run: RunDirectory | None
-    """None for a bundle outside a run."""
+    """None for a bundle outside a run, and for a weights file."""
     config: dict[str, Any]
-    """The run's settings; empty for a bundle."""
+    """The run's settings; empty for the others."""
+    described: dict[str, Any] = field(default_factory=dict)
+    """What results say of a weights file: its path, and its network's name."""
 
     @property
     def method(self) -> str:
@@ -75,11 +77,6 @@ def open_target(path: str | Path, net: nn.Module | None = None) -> Target:
         UserError: it is neither, or the weights do not fit.
     """
     folder = Path(path)
-    if folder.is_file():
-        raise UserError(
-            f"'{path}' is a file: give a run directory, or a bundle (a folder with model.safetensors "
-            "and config.json)"
-        )
     run = RunDirectory(folder)
     is_run = run.config_file.is_file()
     backbone = load_backbone(folder, net)

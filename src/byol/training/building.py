@@ -1,5 +1,6 @@
 """From resolved settings to the module that trains and the batches that it trains on."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,10 @@ import torch
 from torch import nn
 
 from byol.augment.evaluation import preprocess_for
-from byol.bundle import load_exactly, read_weights, save_weights
-from byol.config import PretrainConfig
+from byol.config import TIMM_WEIGHTS, PretrainConfig
 from byol.core.backbone import build_backbone
 from byol.core.learner import BYOL
+from byol.core.weights import load_plain, read_weights, save_weights
 from byol.data.batches import Batch, BatchPlan, ResidentBatches, streamed_batches
 from byol.randomness import NETWORK, derived_seed
 from byol.rundir import RunDirectory
@@ -22,6 +23,7 @@ from byol.training.preparation import (
     view_specs,
     worker_count,
 )
+from byol.training.trainer import process_rank
 from byol.training.view_makers import ResidentViews, StreamedViews
 
 
@@ -75,9 +77,14 @@ def save_initial_weights(run: RunDirectory, module: Pretraining) -> None:
 
 def _named_backbone(config: PretrainConfig) -> tuple[nn.Module, dict[str, Any]]:
     assert config.image_size is not None and config.channels is not None
-    backbone, architecture = build_backbone(config.backbone, config.image_size, config.channels, config.stem)
-    if config.backbone_weights is not None:
-        load_exactly(backbone.net, read_weights(Path(config.backbone_weights)), config.backbone_weights)
+    weights = config.backbone_weights
+    backbone, architecture = build_backbone(
+        config.backbone, config.image_size, config.channels, config.stem, pretrained=weights == TIMM_WEIGHTS
+    )
+    if weights is not None and weights != TIMM_WEIGHTS:
+        left_out = load_plain(backbone.net, read_weights(Path(weights)), weights)
+        if left_out and process_rank() == 0:
+            print(left_out, file=sys.stderr)
     return backbone.net, architecture
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from byol.augment.presets import ViewSpec, natural_preset, preset_named
-from byol.config import Optimizer, PretrainConfig
+from byol.config import TIMM_WEIGHTS, Optimizer, PretrainConfig
 from byol.data.images import Concatenation, Subset, in_memory, natural_side, resident
 from byol.data.source import open_source, resolved_spec
 from byol.data.splits import holdout_split
@@ -75,7 +75,7 @@ def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
         preset=preset,
         optimizer=config.optimizer or _natural_optimizer(config),
         data_dir=str(Path(config.data_dir).expanduser().absolute()),
-        backbone_weights=config.backbone_weights and str(Path(config.backbone_weights).absolute()),
+        backbone_weights=_absolute_weights(config.backbone_weights),
         base_lr=defaults.base_lr if config.base_lr is None else config.base_lr,
         weight_decay=defaults.weight_decay if config.weight_decay is None else config.weight_decay,
         tau=defaults.tau if config.tau is None else config.tau,
@@ -161,6 +161,10 @@ def _optimizer_defaults(config: PretrainConfig, steps_per_epoch: int) -> LengthP
 def _natural_optimizer(config: PretrainConfig) -> Optimizer:
     """Return the published optimizer of the method."""
     return "sgd" if config.method == "simsiam" else "lars"
+
+
+def _absolute_weights(weights: str | None) -> str | None:
+    return weights if weights in (None, TIMM_WEIGHTS) else str(Path(weights).absolute())
 
 
 def _with_crop_scale(spec: ViewSpec, smallest: float | None) -> ViewSpec:

@@ -1,0 +1,110 @@
+"""From what the user names - a run, a bundle or a plain weights file, and data - to both of them, open."""
+
+import sys
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Self
+
+from torch import nn
+
+from byol.augment.evaluation import preprocess_for
+from byol.augment.presets import natural_preset, preset_named
+from byol.config import EmbedConfig, EvaluateConfig
+from byol.core.backbone import Backbone, build_backbone
+from byol.core.weights import load_plain, read_weights
+from byol.data.images import in_memory, natural_side, resident
+from byol.data.source import Source, open_source
+from byol.errors import UserError
+from byol.evaluation.target import Data, Target, open_data, open_target
+from byol.settings import flag
+
+_SUFFIXES = (".safetensors", ".pt", ".pth")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How to build the network of a plain weights file; None: as `byol pretrain` would for the data."""
+
+    backbone: str | None = None
+    image_size: int | None = None
+    channels: int | None = None
+    stem: str | None = None
+    preset: str | None = None
+    """Of the training: it decides how images are preprocessed."""
+
+    @classmethod
+    def of(cls, config: EvaluateConfig | EmbedConfig) -> Self:
+        """Take the parts out of a command's settings."""
+        return cls(**{part.name: getattr(config, part.name) for part in fields(cls)})
+
+    def given(self) -> list[str]:
+        """Return the names of what is not None."""
+        return [part.name for part in fields(self) if getattr(self, part.name) is not None]
+
+
+def open_with_data(
+    path: str | Path,
+    data: Data | None,
+    data_dir: str | None,
+    net: nn.Module | None,
+    architecture: Architecture,
+) -> tuple[Target, Source]:
+    """Open what is evaluated, and the data to evaluate it on.
+
+    Args:
+        path: of a run directory, a bundle folder or a weights file.
+        data: as `byol pretrain --data`; None: the run's own.
+        data_dir: where named sets are; None: where the run had them, else ./datasets.
+        net: an untrained copy of the network, where it was the user's own; it gets the weights.
+        architecture: of the network of a weights file; runs and bundles bring theirs.
+
+    Raises:
+        UserError: something is missing, does not exist or does not fit.
+    """
+    file = Path(path)
+    if file.is_file() or (file.suffix in _SUFFIXES and not file.exists()):
+        return _open_file(file, data, data_dir, net, architecture)
+    if architecture.given():
+        name = flag(architecture.given()[0])
+        raise UserError(f"{name} is for a plain weights file: '{path}' is to bring its own network")
+    target = open_target(file, net)
+    return target, open_data(target, data, data_dir)
+
+
+def _open_file(
+    file: Path, data: Data | None, data_dir: str | None, net: nn.Module | None, architecture: Architecture
+) -> tuple[Target, Source]:
+    state = read_weights(file)
+    if architecture.backbone is None and net is None:
+        raise UserError(
+            f"{file} holds weights alone: give the name of their network with --backbone, and what is not "
+            "as byol pretrain would choose it for the data (--image-size, --stem, --channels, --preset)"
+        )
+    if data is None:
+        raise UserError(f"{file} does not tell which data to use: name them with --data")
+    source = open_source(data, channels=architecture.channels, data_dir=data_dir or "./datasets")
+    source = replace(source, train=in_memory(source.train))
+    backbone = _build(architecture, source, net)
+    try:
+        left_out = load_plain(backbone.net, state, str(file))
+    except UserError as error:
+        raise UserError(f"{error}: is it another --backbone, --stem, --channels or --image-size?") from error
+    if left_out:
+        print(left_out, file=sys.stderr)
+    assert backbone.preprocess is not None
+    described = {"weights": str(file), "backbone": architecture.backbone or type(net).__name__}
+    return Target(backbone.eval(), backbone.preprocess, None, {}, described), source
+
+
+def _build(architecture: Architecture, source: Source, net: nn.Module | None) -> Backbone:
+    """Build the network, with the preprocessing of its training."""
+    size = architecture.image_size or natural_side(resident(source.train))
+    preset = architecture.preset or natural_preset(source.name, size)
+    preset_named(preset)  # an unknown one would pass for one without a central cut
+    if architecture.backbone is None:
+        assert net is not None
+        backbone = Backbone(net, size, channels=source.channels)
+    else:
+        backbone, _ = build_backbone(architecture.backbone, size, source.channels, architecture.stem)
+    backbone.preprocess = preprocess_for(preset, size, source.channels)
+    return backbone
