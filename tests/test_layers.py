@@ -9,7 +9,10 @@ import pytest
 SOURCE = Path(__file__).parents[1] / "src"
 FILES = sorted(SOURCE.glob("byol/**/*.py"))
 LAYERS = [
-    {"config", "types", "geometry", "errors", "duration", "randomness", "rundir", "settings", "recipe_files"},
+    {
+        *("config", "types", "geometry", "errors", "duration", "randomness", "rundir", "settings"),
+        *("recipe_files", "tracking"),
+    },
     {"augment", "optim"},
     {"core", "data"},
     {"bundle"},
@@ -25,6 +28,7 @@ HOMES = {
     "timm": ("byol.core.backbone",),
     "sklearn": ("byol.data.digits", "byol.evaluation", "byol.reporting.demo_picture"),  # the last: t-SNE
     "matplotlib": ("byol.reporting", "byol.evaluation.pictures"),
+    "mlflow": ("byol.tracking",),
 }
 TESTS_ONLY = ("accelerate", "kornia")
 STDLIB_ONLY = ("config", "errors", "duration")

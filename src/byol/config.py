@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from byol.errors import UserError
+from byol.errors import UserError, unknown
 
 Method = Literal["byol", "simsiam"]
 Optimizer = Literal["lars", "adamw", "sgd"]
@@ -12,6 +12,7 @@ Precision = Literal["fp32", "bf16"]
 Stem = Literal["small", "strided", "standard"]
 TIMM_WEIGHTS = "timm"
 """In the place of a weights file: what timm has for the network."""
+LOGGERS = ("tensorboard", "mlflow", "wandb", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +76,16 @@ class PretrainConfig:
     """How often metrics are written: steps, epochs or a share of the run."""
     checkpoint_every: str = "10%"
     """How often a checkpoint is saved: epochs, steps (3st) or a share of the run."""
+    logger: str = "tensorboard"
+    """Where metrics go beside metrics.jsonl: tensorboard, mlflow, wandb, several with commas, or none."""
+    logger_on_error: Literal["stop", "warn"] = "stop"
+    """What to do where MLflow or W&B fails or cannot be reached: stop, or warn and go on without it."""
+    tracking_uri: str | None = None
+    """MLflow server or store. Default: MLFLOW_TRACKING_URI, else a store in the run directory."""
+    experiment: str = "byol"
+    """MLflow experiment, or W&B project."""
+    run_name: str | None = None
+    """Name of the run in MLflow or W&B. Default: that of the run directory."""
     seed: int = 0
     """Of weights, order and views."""
     devices: str = "auto"
@@ -105,6 +116,7 @@ class PretrainConfig:
             raise UserError(f"crop_scale is {self.crop_scale}, it must lie between 0 and 1")
         if self.devices != "auto" and not (self.devices.isdigit() and int(self.devices) > 0):
             raise UserError(f"devices is '{self.devices}', it must be a number or auto")
+        logger_names(self.logger)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +173,12 @@ class EvaluateConfig:
     """Of a weights file: first layers of its ResNet."""
     preset: PresetName | None = None
     """Of a weights file: augmentations of its training, which decide how images are preprocessed."""
+    logger: Literal["none", "mlflow"] = "none"
+    """mlflow: record the results as a run nested under the pretraining run's."""
+    tracking_uri: str | None = None
+    """MLflow server or store. Default: where the pretraining run was recorded, else MLFLOW_TRACKING_URI."""
+    experiment: str = "byol"
+    """MLflow experiment where there is no pretraining run to nest under."""
     debug: bool = False
     """Show the traceback of an error."""
 
@@ -214,6 +232,21 @@ class DemoConfig:
     """Of weights, order and views."""
     debug: bool = False
     """Show the traceback of an error."""
+
+
+def logger_names(text: str) -> tuple[str, ...]:
+    """Return the names in a list separated by commas; nothing for "none".
+
+    Raises:
+        UserError: a name is unknown (the closest is given), or none stands beside others.
+    """
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in LOGGERS:
+            raise unknown("logger", name, LOGGERS)
+    if "none" in names and len(names) > 1:
+        raise UserError(f"logger is '{text}': none stands alone")
+    return () if names == ("none",) else names
 
 
 def _at_least(config: Any, low: float, *names: str) -> None:

@@ -20,6 +20,7 @@ class RunDirectory:
         self.environment_file = self.path / "env.json"
         self.metrics_file = self.path / "metrics.jsonl"
         self.results_file = self.path / "results.json"
+        self.tracking_file = self.path / "tracking.json"
         self.views_picture = self.path / "views.png"
         self.checkpoints = self.path / "checkpoints"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
@@ -27,6 +28,7 @@ class RunDirectory:
         self.model = self.path / "model"
         self.cache = self.path / "cache"
         self.reports = self.path / "reports"
+        self.mlflow_store = self.path / "mlflow" / "mlflow.db"
 
     @classmethod
     def existing(cls, path: str | Path) -> "RunDirectory":
@@ -68,6 +70,25 @@ class RunDirectory:
     def write_environment(self, values: dict[str, Any]) -> None:
         """Write what the run was started with and on."""
         write_atomically(self.environment_file, json.dumps(values, indent=2) + "\n")
+
+    def tracking(self) -> dict[str, dict[str, Any]]:
+        """Return under which id each tracking service knows this run; nothing where none does.
+
+        Raises:
+            UserError: the file holds something else.
+        """
+        try:
+            known = json.loads(self.tracking_file.read_text()) if self.tracking_file.is_file() else {}
+        except ValueError as error:
+            raise UserError(f"{self.tracking_file} is damaged: {error}") from error
+        if not isinstance(known, dict) or not all(isinstance(entry, dict) for entry in known.values()):
+            raise UserError(f"{self.tracking_file} is damaged: it names no tracking services")
+        return known
+
+    def write_tracking(self, service: str, values: dict[str, Any]) -> None:
+        """Note under which id a tracking service knows this run."""
+        known = {**self.tracking(), service: values}
+        write_atomically(self.tracking_file, json.dumps(known, indent=2) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the logged records, oldest first."""

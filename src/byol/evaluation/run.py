@@ -18,6 +18,7 @@ from byol.evaluation.request import parsed_request
 from byol.evaluation.results import Result
 from byol.evaluation.target import Data, Target, chosen_device
 from byol.evaluation.task import Task, divide
+from byol.evaluation.tracked import tracked
 from byol.rundir import append_records
 from byol.settings import settings_from
 
@@ -52,16 +53,18 @@ def evaluate(
     if config.baselines and opened.run is None:
         print("no random-init among the baselines: only a run has the weights of step 0", file=sys.stderr)
     task = divide(source, opened.holdout(data))
-    results = [
-        result
-        for representation in _representations(opened, task, config.baselines, machine)
-        for result in measured(representation, task, request, machine)
-    ]
-    if folder is not None and config.report:
-        _report(results, opened, task, folder)
-    if folder is not None and config.plot:
-        draw_labels(folder / "labels.png", results, config.metric)
-    _record(results, opened, config.out)
+    with tracked(config, opened.run) as log:
+        results = [
+            result
+            for representation in _representations(opened, task, config.baselines, machine)
+            for result in measured(representation, task, request, machine)
+        ]
+        if folder is not None and config.report:
+            _report(results, opened, task, folder)
+        if folder is not None and config.plot:
+            draw_labels(folder / "labels.png", results, config.metric)
+        _record(results, opened, config.out)
+        log(results)
     return results
 
 

@@ -60,14 +60,14 @@ class BetweenSteps(L.Callback):
 
 
 class Monitor:
-    """Writes metrics.jsonl and TensorBoard, shows progress, measures hold-out kNN, sounds the alarm."""
+    """Writes metrics, shows progress, measures hold-out kNN, sounds the alarm."""
 
     def __init__(
         self,
         run: RunDirectory,
         progress: Progress,
         clock: Clock,
-        log_metrics: Callable[[dict[str, float], int], None],
+        log: Callable[[dict[str, Any]], None],
         durations: Lengths,
         measure_knn: Callable[[Pretraining], float] | None,
     ) -> None:
@@ -75,7 +75,7 @@ class Monitor:
         self.run = run
         self.progress = progress
         self.clock = clock
-        self.log_metrics = log_metrics
+        self.log = log
         self.log_steps = durations.log
         self.knn_steps = durations.knn
         self.measure_knn = measure_knn
@@ -107,9 +107,8 @@ class Monitor:
         epoch = round(module.step / module.plan.steps_per_epoch, 4)
         record = {"step": module.step, "epoch": epoch, **values}
         self.run.append_metrics(record)
-        numbers = {name: float(value) for name, value in values.items() if value is not None}
-        self.log_metrics(numbers, module.step)
         self.progress.show(record)
+        self.log(record)
 
 
 class Checkpoints:

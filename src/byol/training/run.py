@@ -15,6 +15,7 @@ from byol.errors import UserError
 from byol.rundir import RunDirectory
 from byol.settings import flag, settings_from
 from byol.training import checkpoint
+from byol.training.loggers import check_loggers
 from byol.training.preparation import Data, prepare_data, resolve
 from byol.training.session import Session, run_path
 from byol.training.trainer import process_rank
@@ -116,6 +117,7 @@ def _start(inputs: _Inputs, settings: dict[str, Any]) -> Run:
     run = RunDirectory(run_path(config))
     if process_rank() == 0:
         run.refuse_existing()
+        check_loggers(config, run)
     data = prepare_data(inputs.data, config)
     Session(resolve(config, data), run, data, inputs.net, inputs.hidden_layer).train()
     return Run(run.path, data.train.labels is not None, inputs.net)
@@ -132,6 +134,8 @@ def _resume(inputs: _Inputs, run: RunDirectory, settings: dict[str, Any]) -> Run
     # The checkpoint holds the weights: those that the run started from are not read again.
     config = settings_from(PretrainConfig, {**stored, **settings, "backbone_weights": None})
     state = checkpoint.load(run.last_checkpoint)
+    if process_rank() == 0:
+        check_loggers(config, run)
     data = prepare_data(config.data if isinstance(inputs.data, str) else inputs.data, config)
     checkpoint.check_data(state, data)
     Session(config, run, data, inputs.net, inputs.hidden_layer, state).train()

@@ -2,8 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from byol.data.batches import BatchPlan
 from byol.errors import UserError
 from byol.evaluation.monitor import holdout_knn
 from byol.rundir import RunDirectory, free_path
+from byol.tracking import Status
 from byol.training.building import batches, build_module, save_initial_weights
 from byol.training.callbacks import BetweenSteps, Checkpoints, Monitor, StopOnSignal
 from byol.training.clock import Clock
 from byol.training.environment import environment
 from byol.training.errors import Interrupted, NonFiniteError
+from byol.training.loggers import Loggers
 from byol.training.module import Pretraining
 from byol.training.picture import FirstViews
 from byol.training.preparation import Lengths, PreparedData, lengths, worker_count
@@ -47,41 +49,61 @@ class Session:
 
     def train(self) -> None:
         """Train from the state's step, or from the start, to the end."""
-        trainer = build_trainer(self.config, self.run)
+        trainer = build_trainer(self.config)
         plan = self._plan(trainer)
         durations = lengths(self.config, plan.steps_per_epoch)
         module, architecture = build_module(
             self.config, self.data, plan, durations, self.net, self.hidden_layer
         )
         clock, progress = Clock(), Progress(durations.total)
+        loggers = Loggers(self.config, self.run, progress.say)
         saving = Checkpoints(
             self.run, self._stored_settings(), self.data.identity(), architecture, durations.checkpoint, clock
         )
         stop = StopOnSignal(saving.save, str(self.run.path))
         between = BetweenSteps(clock, saving, stop, self.state)
         if trainer.is_global_zero:
-            between.monitor = self._monitor(trainer, progress, clock, durations)
+            between.monitor = self._monitor(progress, clock, durations, loggers)
             between.first_views = FirstViews(self.run.views_picture, module, self.data, self.config)
         trainer.callbacks.append(between)  # type: ignore[attr-defined]  # Lightning sets it unannounced
         first_step = 0 if self.state is None else self.state["step"]
+        with closing(progress), self._in_order(trainer, module, saving, stop, loggers):
+            if trainer.is_global_zero:
+                progress.say(self._summary(module))
+                self._begin(module, progress, loggers)
+            trainer.fit(module, batches(self.config, self.data, plan, first_step, durations.total))
+
+    @contextmanager
+    def _in_order(
+        self,
+        trainer: L.Trainer,
+        module: Pretraining,
+        saving: Checkpoints,
+        stop: StopOnSignal,
+        loggers: Loggers,
+    ) -> Iterator[None]:
+        """Take over the stop signals for the whole run, and leave in order however it ends."""
+
+        def end(status: Status) -> None:
+            stop.uninstall()  # a stop signal ends the wait for a service that does not answer
+            loggers.finish(status)
+
         os.environ[_RUN_PATH_VARIABLE] = str(self.run.path)
         stop.install()
         try:
-            if trainer.is_global_zero:
-                progress.say(self._summary(module))
-                self._begin(module, progress)
-            trainer.fit(module, batches(self.config, self.data, plan, first_step, durations.total))
+            yield
+            end("FINISHED")
         except Interrupted:
+            end("KILLED")
             raise
         except BaseException as error:
             if trainer.is_global_zero:
-                self._leave_in_order(error, module, saving)
+                self._leave_in_order(error, module, saving, end)
             end_other_processes(trainer)
             raise
         finally:
             del os.environ[_RUN_PATH_VARIABLE]
             stop.uninstall()
-            progress.close()
 
     def _plan(self, trainer: L.Trainer) -> BatchPlan:
         return BatchPlan(
@@ -100,9 +122,8 @@ class Session:
             return stored
         return {name: value for name, value in asdict(self.config).items() if name not in ("out", "debug")}
 
-    def _monitor(self, trainer: L.Trainer, progress: Progress, clock: Clock, durations: Lengths) -> Monitor:
-        assert trainer.logger is not None
-        return Monitor(self.run, progress, clock, trainer.logger.log_metrics, durations, self._knn_measure())
+    def _monitor(self, progress: Progress, clock: Clock, durations: Lengths, loggers: Loggers) -> Monitor:
+        return Monitor(self.run, progress, clock, loggers.log, durations, self._knn_measure())
 
     def _knn_measure(self) -> Callable[[Pretraining], float] | None:
         """Return what measures kNN on the hold-out, or None without labels."""
@@ -131,27 +152,31 @@ class Session:
             f"{module.settings.total_steps} steps of {config.batch_size} images"
         )
 
-    def _begin(self, module: Pretraining, progress: Progress) -> None:
+    def _begin(self, module: Pretraining, progress: Progress, loggers: Loggers) -> None:
         """Write what a new run starts with, or cut back what a stopped one wrote after its checkpoint."""
         if self.data.skipped:
             progress.say(_skipped_message(self.data.skipped))
+        settings, made_with = self._stored_settings(), environment()
         if self.state is not None:
             self.run.cut_metrics(self.state["step"])
-            return
-        self.run.path.mkdir(parents=True, exist_ok=True)
-        self.run.write_config(self._stored_settings())
-        self.run.write_environment({**environment(), "left_out": list(self.data.skipped)})
-        save_initial_weights(self.run, module)
+        else:
+            self.run.path.mkdir(parents=True, exist_ok=True)
+            self.run.write_config(settings)
+            self.run.write_environment({**made_with, "left_out": list(self.data.skipped)})
+            save_initial_weights(self.run, module)
+        loggers.begin(settings, made_with)
 
-    def _leave_in_order(self, error: BaseException, module: Pretraining, saving: Checkpoints) -> None:
+    def _leave_in_order(
+        self, error: BaseException, module: Pretraining, saving: Checkpoints, end: Callable[[Status], None]
+    ) -> None:
         """Leave something to resume from, or nothing: save what was trained before an image that cannot
         be read, say, and remove a run that has no checkpoint."""
-        if isinstance(error, NonFiniteError):
-            return
-        if isinstance(error, UserError) and module.step > 0:
+        broken = isinstance(error, NonFiniteError)
+        if isinstance(error, UserError) and not broken and module.step > 0:
             with suppress(UserError):  # the disk may be what is wrong
                 saving.save(module)
-        if self.state is None and not self.run.last_checkpoint.is_file():
+        end("FAILED")
+        if not broken and self.state is None and not self.run.last_checkpoint.is_file():
             shutil.rmtree(self.run.path, ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""Lightning's Trainer, reduced to what it is for here: devices, processes, precision, TensorBoard."""
+"""Lightning's Trainer, reduced to what it is for here: devices, processes, precision."""
 
 import logging
 import os
@@ -7,16 +7,14 @@ import warnings
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from byol.config import PretrainConfig
 from byol.errors import UserError
-from byol.rundir import RunDirectory
 
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
-def build_trainer(config: PretrainConfig, run: RunDirectory) -> L.Trainer:
+def build_trainer(config: PretrainConfig) -> L.Trainer:
     """Return a trainer for which a whole run is one epoch: order, saving and resuming are our own.
 
     Raises:
@@ -36,8 +34,7 @@ def build_trainer(config: PretrainConfig, run: RunDirectory) -> L.Trainer:
         accumulate_grad_batches=config.accumulate,
         sync_batchnorm=several and on_gpu,
         use_distributed_sampler=False,
-        logger=TensorBoardLogger(run.path, name="tensorboard", version=""),
-        log_every_n_steps=10**9,  # we log ourselves
+        logger=False,  # we log ourselves
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
