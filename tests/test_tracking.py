@@ -1,10 +1,9 @@
-"""Runs recorded by a real MLflow server, and by W&B offline: what arrives, and what if nothing does."""
+"""Runs recorded by a real MLflow server: what arrives, and what happens when nothing does."""
 
 import json
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -25,7 +24,7 @@ from byol.evaluation.results import Result
 from byol.evaluation.tracked import metrics_of
 from byol.rundir import RunDirectory
 from byol.tracking import environment_defaults
-from byol.training import checkpoint, loggers
+from byol.training import checkpoint
 from byol.training.loggers import Loggers
 from tests.training.test_resume import stopping_at
 
@@ -124,12 +123,14 @@ def closing_at(step: int, gate: Gate, patch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def mlflow(server: int) -> Any:
+def mlflow(server: int) -> Iterator[Any]:
     """MLflow's client of the server."""
-    os.environ.update(OFFLINE)
-    from mlflow import MlflowClient
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in OFFLINE.items():
+            patch.setenv(name, value)
+        from mlflow import MlflowClient
 
-    return MlflowClient(f"http://127.0.0.1:{server}")
+        yield MlflowClient(f"http://127.0.0.1:{server}")
 
 
 @pytest.fixture(scope="module")
@@ -358,94 +359,6 @@ def test_only_the_first_of_two_processes_records(
     assert done.returncode == 0, done.stderr
     (recorded,) = mlflow.search_runs([mlflow.get_experiment_by_name("two").experiment_id])
     assert history(mlflow, recorded.info.run_id) == written(RunDirectory(tmp_path / "run"))
-
-
-@pytest.fixture
-def wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """W&B offline, at home in an empty folder."""
-    home = tmp_path / "home"
-    home.mkdir()
-    monkeypatch.chdir(home)
-    for name, value in {**OFFLINE, "HOME": str(home), "WANDB_MODE": "offline"}.items():
-        monkeypatch.setenv(name, value)
-    import wandb
-
-    yield wandb
-    wandb.teardown()
-
-
-@pytest.mark.slow
-def test_wandb_offline_keeps_everything_in_the_run_directory_and_resumes(
-    wandb: Any, tiny: dict[str, Any], tmp_path: Path
-) -> None:
-    run = RunDirectory(tmp_path / "run")
-    before = dict(os.environ)
-    with stopping_at(3):
-        byol.pretrain("digits", out=str(run.path), logger="wandb", experiment="digits", **tiny)
-    run_id = json.loads(run.tracking_file.read_text())["wandb"]["run_id"]
-    time.sleep(1.1)  # offline, W&B names its folders by the second
-    byol.pretrain(resume=run.path)
-    assert not any("wandb" in path.name for path in (tmp_path / "home").rglob("*"))
-    assert {name for name in os.environ.keys() - before.keys() if name.startswith("WANDB_")} <= {
-        "WANDB_SERVICE"
-    }
-    stopped, resumed = sorted(run.path.glob(f"wandb/offline-run-*-{run_id}/*.wandb"))
-    records = [*wandb_records(stopped), *wandb_records(resumed)]
-    assert sorted({entry for record in records for entry in metrics_in(record)}) == written(run)
-    kinds = {kind: [getattr(r, kind) for r in records if r.HasField(kind)] for kind in WANDB_KINDS}
-    assert [(r.run_id, r.project, r.display_name) for r in kinds["run"]] == [(run_id, "digits", "run")] * 2
-    config = {item.key: json.loads(item.value_json) for item in kinds["config"][0].update}
-    assert config["base_lr"] == 2e-3 and config["environment"]["version.byol"] == byol.__version__
-    assert [ended.exit_code for ended in kinds["exit"]] == [1, 0]
-    bundle = {entry.path: Path(entry.local_path) for entry in kinds["artifact"][1].manifest.contents}
-    assert {name: file.read_bytes() for name, file in bundle.items()} == {
-        file.name: file.read_bytes() for file in run.model.iterdir()
-    }
-    pictures = list(run.path.glob("wandb/offline-run-*/files/media/images/views*.png"))
-    assert len(pictures) == 2 and pictures[0].read_bytes() == run.views_picture.read_bytes()
-
-
-@pytest.mark.slow
-def test_wandb_that_is_not_there(
-    wandb: Any, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(loggers, "_WANDB_SECONDS", 1)
-    monkeypatch.setenv("WANDB_MODE", "online")
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{free_port()}")
-    with pytest.raises(UserError, match=r"Weights & Biases failed or cannot be reached: .* without it"):
-        byol.pretrain("digits", out=str(tmp_path / "run"), logger="wandb", **tiny)
-    assert not (tmp_path / "run").exists()
-
-
-WANDB_KINDS = ("run", "config", "exit", "artifact")
-
-
-def wandb_records(file: Path) -> Iterator[Any]:
-    """Yield what is in a W&B file: a log as LevelDB writes it, after seven bytes of their own.
-
-    Blocks of 32 KiB hold pieces, each after a checksum, its length and its kind: 1 a whole record,
-    2 its beginning, 3 its middle, 4 its end.
-    """
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    data, place, record = file.read_bytes(), 7, b""
-    while place + 7 <= len(data):
-        if 32768 - place % 32768 < 7:
-            place += 32768 - place % 32768
-        _, length, kind = struct.unpack_from("<IHB", data, place)
-        record = (b"" if kind in (1, 2) else record) + data[place + 7 : place + 7 + length]
-        if kind in (1, 4):
-            yield Record.FromString(record)
-        place += 7 + length
-
-
-def metrics_in(record: Any) -> Iterator[tuple[str, int, float]]:
-    """Yield name, step and value of every metric."""
-    values = {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
-    for name, value in values.items():
-        if not name.startswith(("_", "trainer/", "views")):
-            yield name, values["trainer/global_step"], value
 
 
 @pytest.mark.parametrize("package", ["mlflow", "wandb"])
