@@ -103,7 +103,7 @@ def _pretrain(words: list[str]) -> int:
         run = pretrain(**settings)
     except Interrupted as stopped:
         if process_rank() != 0:
-            return 0  # Lightning kills the first process as soon as another one fails
+            return 0  # torchrun kills the first process as soon as another one fails
         print(f"byol: {stopped}", file=sys.stderr)
         return stopped.exit_status
     if process_rank() == 0:

@@ -76,6 +76,9 @@ class PretrainConfig:
     """How often metrics are written: steps, epochs or a share of the run."""
     checkpoint_every: str = "10%"
     """How often a checkpoint is saved: epochs, steps (3st) or a share of the run."""
+    backbone_every: str = "0"
+    """How often the backbone is kept in a folder of its own, checkpoints/backbone-STEP: epochs, steps or
+    a share of the run; 0 = never. The last one is model/."""
     logger: str = "tensorboard"
     """Where metrics go beside metrics.jsonl: tensorboard, mlflow, wandb, several with commas, or none."""
     logger_on_error: Literal["stop", "warn"] = "stop"
@@ -89,9 +92,10 @@ class PretrainConfig:
     seed: int = 0
     """Of weights, order and views."""
     devices: str = "auto"
-    """Processes on this machine, one a GPU where there are any: a number, or auto."""
+    """Processes on this machine: a number, or auto: as many as torchrun or srun started, else one a GPU,
+    else one."""
     nodes: int = 1
-    """Machines, each started through torchrun or SLURM."""
+    """Machines; torchrun or srun starts the processes on each, and this need not be given."""
     precision: Precision = "fp32"
     """fp32, or bf16 (mixed: weights and statistics stay fp32)."""
     compile: Literal["auto", "on", "off"] = "auto"

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,10 @@ class RunDirectory:
         self.reports = self.path / "reports"
         self.mlflow_store = self.path / "mlflow" / "mlflow.db"
 
+    def kept_backbone(self, step: int) -> Path:
+        """Return the folder of the bundle that is kept of an optimizer step."""
+        return self.checkpoints / f"backbone-{step:08d}"
+
     @classmethod
     def existing(cls, path: str | Path) -> "RunDirectory":
         """Open a run that is there.
@@ -48,6 +53,11 @@ class RunDirectory:
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             resume = f", or continue it with --resume {self.path}" if self.last_checkpoint.is_file() else ""
             raise UserError(f"'{self.path}' exists: choose another --out, or remove it{resume}")
+
+    def remove_unless_saved(self) -> None:
+        """Remove the folder of a run that has no checkpoint to go on from."""
+        if not self.last_checkpoint.is_file():
+            shutil.rmtree(self.path, ignore_errors=True)
 
     def config(self) -> dict[str, Any]:
         """Return the resolved settings of the run."""

@@ -3,6 +3,7 @@
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,6 +19,7 @@ from byol.training.errors import Interrupted, NonFiniteError
 from byol.training.module import Pretraining
 from byol.training.preparation import Lengths
 from byol.training.progress import Progress
+from byol.training.requeue import requeue
 from byol.training.watch import COLLAPSED_STD, collapse_message
 
 
@@ -112,7 +114,7 @@ class Monitor:
 
 
 class Checkpoints:
-    """Saves checkpoint and bundle every so many steps, at the last one, and when told to."""
+    """Saves checkpoint and bundle every so many steps, at the last one, and when told to; keeps bundles."""
 
     def __init__(
         self,
@@ -120,21 +122,26 @@ class Checkpoints:
         config: dict[str, Any],
         data: dict[str, Any],
         architecture: dict[str, Any] | None,
-        every_steps: int,
+        durations: Lengths,
         clock: Clock,
     ) -> None:
+        """Save as often as `durations` say (0: at the end only), and keep a bundle as often (0: never)."""
         self.clock = clock
         self.run = run
         self.config = config
         self.data = data
         self.architecture = architecture
-        self.every_steps = every_steps
+        self.every_steps = durations.checkpoint
+        self.keep_steps = durations.backbone
         self.saved_step = -1
 
     def __call__(self, module: Pretraining) -> None:
         last = module.step == module.settings.total_steps
-        if last or (self.every_steps and module.step % self.every_steps == 0):
+        keep = bool(self.keep_steps) and module.step % self.keep_steps == 0
+        if last or keep or (self.every_steps and module.step % self.every_steps == 0):
             self.save(module)
+        if keep and module.trainer.is_global_zero:
+            self._write_bundle(module, self.run.kept_backbone(module.step))
 
     def save(self, module: Pretraining) -> None:
         """Save now, unless this step is saved already."""
@@ -147,13 +154,16 @@ class Checkpoints:
     def _write(self, module: Pretraining) -> None:
         state = checkpoint.checkpoint_of(module, module.trainer.optimizers[0], self.config, self.data)
         write_tensors(self.run.last_checkpoint, state)
+        self._write_bundle(module, self.run.model)
+
+    def _write_bundle(self, module: Pretraining, folder: Path) -> None:
         origin = {
             "method": self.config["method"],
             "data": self.config["data"],
             "epoch": round(module.step / module.plan.steps_per_epoch, 4),
             "seed": self.config["seed"],
         }
-        save_bundle(self.run.model, module.learner.backbone, self.architecture, origin)
+        save_bundle(folder, module.learner.backbone, self.architecture, origin)
 
 
 _AGREE_EVERY = 5
@@ -196,7 +206,8 @@ class StopOnSignal:
             self.save(module)
             if _several_processes():
                 dist.barrier()  # one that ended while another still saves would have that one killed
-            raise Interrupted(number, self.run_path)
+            asks = number == signal.SIGUSR1 and module.trainer.is_global_zero
+            raise Interrupted(number, self.run_path, requeue() if asks else None)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number

@@ -3,6 +3,7 @@
 import signal
 
 from byol.errors import UserError
+from byol.rundir import RunDirectory
 
 _ADVICE = "The last good checkpoint is kept. Lower --base-lr, lengthen --warmup, or use --precision fp32"
 
@@ -14,10 +15,23 @@ class NonFiniteError(UserError):
         super().__init__(f"the loss or a weight is not finite by step {step}. {advice}")
 
 
+class LostProcessError(UserError):
+    """Another process of the run has ended before its time, so that this one cannot go on."""
+
+    def __init__(self, rank: int, fate: str, run: RunDirectory) -> None:
+        """Tell which process ended, how ("was killed"), and how to go on with the run."""
+        saved = run.last_checkpoint.is_file()
+        then = f"continue: byol pretrain --resume {run.path}" if saved else "nothing was saved: start again"
+        super().__init__(f"the process of rank {rank} {fate}, and with it the run; {then}")
+
+
 class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop, and can go on
     """A signal asked the run to stop; it was saved after the current step."""
 
-    def __init__(self, number: int, run_path: str) -> None:
-        name = signal.Signals(number).name
-        super().__init__(f"stopped by {name}; continue: byol pretrain --resume {run_path}")
+    def __init__(self, number: int, run_path: str, requeued: str | None = None) -> None:
+        """Tell which signal, and what continues the run: SLURM, where it was asked to, or the user."""
+        told = [f"stopped by {signal.Signals(number).name}", f"continue: byol pretrain --resume {run_path}"]
+        if requeued is not None:
+            told.insert(1, requeued)
+        super().__init__("; ".join(told))
         self.exit_status = 128 + number

@@ -104,6 +104,7 @@ class Lengths:
     log: int
     knn: int
     checkpoint: int
+    backbone: int
 
 
 def lengths(config: PretrainConfig, steps_per_epoch: int) -> Lengths:
@@ -125,7 +126,8 @@ def lengths(config: PretrainConfig, steps_per_epoch: int) -> Lengths:
             f"the warm-up ({warmup} steps) is as long as the run ({total} steps): shorten --warmup"
         )
     log = max(1, min(steps("log_every"), total // 3))  # a short run is seen to move, too
-    return Lengths(total, warmup, log, steps("knn_every"), steps("checkpoint_every"))
+    names = ("knn_every", "checkpoint_every", "backbone_every")
+    return Lengths(total, warmup, log, *map(steps, names))
 
 
 def _default_warmup(config: PretrainConfig, steps_per_epoch: int, total: int) -> int:

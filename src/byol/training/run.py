@@ -15,6 +15,7 @@ from byol.errors import UserError
 from byol.rundir import RunDirectory
 from byol.settings import flag, settings_from
 from byol.training import checkpoint
+from byol.training.launch import launch_of, started_outside
 from byol.training.loggers import check_loggers
 from byol.training.preparation import Data, prepare_data, resolve
 from byol.training.session import Session, run_path
@@ -132,7 +133,12 @@ def _resume(inputs: _Inputs, run: RunDirectory, settings: dict[str, Any]) -> Run
             f"--resume continues a run as it was: only {allowed} may stand beside it, not {flag(refused[0])}"
         )
     # The checkpoint holds the weights: those that the run started from are not read again.
-    config = settings_from(PretrainConfig, {**stored, **settings, "backbone_weights": None})
+    # How many processes go on is for whoever starts them now.
+    stored |= {"backbone_weights": None, "nodes": PretrainConfig.nodes}
+    if started_outside() is not None:
+        stored["devices"] = PretrainConfig.devices
+    config = settings_from(PretrainConfig, {**stored, **settings})
+    launch_of(config)
     state = checkpoint.load(run.last_checkpoint)
     if process_rank() == 0:
         check_loggers(config, run)

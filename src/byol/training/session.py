@@ -1,7 +1,6 @@
 """One process's share of a training run: build everything, let Lightning run it, leave in order."""
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -20,17 +19,16 @@ from byol.tracking import Status
 from byol.training.building import batches, build_module, save_initial_weights
 from byol.training.callbacks import BetweenSteps, Checkpoints, Monitor, StopOnSignal
 from byol.training.clock import Clock
+from byol.training.companions import RUN_PATH_VARIABLE, Companions
 from byol.training.environment import environment
-from byol.training.errors import Interrupted, NonFiniteError
+from byol.training.errors import Interrupted, LostProcessError, NonFiniteError
+from byol.training.launch import launch_of
 from byol.training.loggers import Loggers
 from byol.training.module import Pretraining
 from byol.training.picture import FirstViews
 from byol.training.preparation import Lengths, PreparedData, lengths, worker_count
 from byol.training.progress import Progress
-from byol.training.trainer import build_trainer, end_other_processes
-
-# Lightning starts the other processes with the same command; they must not choose another folder.
-_RUN_PATH_VARIABLE = "BYOL_RUN_PATH"
+from byol.training.trainer import build_trainer
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,8 @@ class Session:
 
     def train(self) -> None:
         """Train from the state's step, or from the start, to the end."""
-        trainer = build_trainer(self.config)
+        launch = launch_of(self.config)
+        trainer = build_trainer(self.config, launch)
         plan = self._plan(trainer)
         durations = lengths(self.config, plan.steps_per_epoch)
         module, architecture = build_module(
@@ -58,51 +57,58 @@ class Session:
         clock, progress = Clock(), Progress(durations.total)
         loggers = Loggers(self.config, self.run, progress.say)
         saving = Checkpoints(
-            self.run, self._stored_settings(), self.data.identity(), architecture, durations.checkpoint, clock
+            self.run, self._stored_settings(), self.data.identity(), architecture, durations, clock
         )
         stop = StopOnSignal(saving.save, str(self.run.path))
         between = BetweenSteps(clock, saving, stop, self.state)
         if trainer.is_global_zero:
             between.monitor = self._monitor(progress, clock, durations, loggers)
             between.first_views = FirstViews(self.run.views_picture, module, self.data, self.config)
-        trainer.callbacks.append(between)  # type: ignore[attr-defined]  # Lightning sets it unannounced
+        companions = Companions(launch, trainer, self.run)
+        # Lightning sets this attribute unannounced.
+        trainer.callbacks.extend([companions, between])  # type: ignore[attr-defined]
         first_step = 0 if self.state is None else self.state["step"]
-        with closing(progress), self._in_order(trainer, module, saving, stop, loggers):
+        with closing(progress), self._in_order(module, saving, stop, loggers, companions):
             if trainer.is_global_zero:
                 progress.say(self._summary(module))
                 self._begin(module, progress, loggers)
+            companions.start()
             trainer.fit(module, batches(self.config, self.data, plan, first_step, durations.total))
 
     @contextmanager
     def _in_order(
         self,
-        trainer: L.Trainer,
         module: Pretraining,
         saving: Checkpoints,
         stop: StopOnSignal,
         loggers: Loggers,
+        companions: Companions,
     ) -> Iterator[None]:
-        """Take over the stop signals for the whole run, and leave in order however it ends."""
+        """Take over the stop signals for the whole run, and leave in order however it ends: together with
+        the other processes, of whose errors the first is the one to tell."""
 
         def end(status: Status) -> None:
             stop.uninstall()  # a stop signal ends the wait for a service that does not answer
             loggers.finish(status)
 
-        os.environ[_RUN_PATH_VARIABLE] = str(self.run.path)
         stop.install()
         try:
             yield
+            companions.finish()
             end("FINISHED")
         except Interrupted:
+            companions.finish()
             end("KILLED")
             raise
         except BaseException as error:
-            if trainer.is_global_zero:
-                self._leave_in_order(error, module, saving, end)
-            end_other_processes(trainer)
-            raise
+            cause = companions.cause(error)
+            if companions.watch.rank == 0:
+                self._tidy(cause or error, module, saving, end)
+            companions.end()
+            if cause is None:
+                raise
+            raise (cause if companions.tells else SystemExit(2)) from error
         finally:
-            del os.environ[_RUN_PATH_VARIABLE]
             stop.uninstall()
 
     def _plan(self, trainer: L.Trainer) -> BatchPlan:
@@ -166,31 +172,34 @@ class Session:
             save_initial_weights(self.run, module)
         loggers.begin(settings, made_with)
 
-    def _leave_in_order(
+    def _tidy(
         self, error: BaseException, module: Pretraining, saving: Checkpoints, end: Callable[[Status], None]
     ) -> None:
         """Leave something to resume from, or nothing: save what was trained before an image that cannot
         be read, say, and remove a run that has no checkpoint."""
         broken = isinstance(error, NonFiniteError)
-        if isinstance(error, UserError) and not broken and module.step > 0:
+        # Where another process ended in the middle of a step, the weights are in the middle of it, too.
+        whole = isinstance(error, UserError) and not broken and not isinstance(error, LostProcessError)
+        if whole and module.step > 0:
             with suppress(UserError):  # the disk may be what is wrong
                 saving.save(module)
         end("FAILED")
-        if not broken and self.state is None and not self.run.last_checkpoint.is_file():
-            shutil.rmtree(self.run.path, ignore_errors=True)
+        if not broken:
+            self.run.remove_unless_saved()
 
 
 def run_path(config: PretrainConfig) -> Path:
     """Return --out, or the next free runs/DATA-METHOD-N; the same in all processes of a run.
 
     Raises:
-        UserError: several processes were started from outside without an --out that they agree on.
+        UserError: several processes were started from outside without an --out that they agree on, or
+            as `launch_of`.
     """
-    if _RUN_PATH_VARIABLE in os.environ:
-        return Path(os.environ[_RUN_PATH_VARIABLE])
-    if config.out is not None:
-        return Path(config.out)
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    launch = launch_of(config)
+    given = os.environ.pop(RUN_PATH_VARIABLE, None) or config.out
+    if given is not None:
+        return Path(given)
+    if launch.starter != "byol" and launch.processes > 1:
         raise UserError("several processes need the same run directory: give --out")
     name = "".join(letter if letter.isalnum() else "-" for letter in Path(config.data).name.strip("<>"))
     return free_path(f"runs/{name}-{config.method}")

@@ -1,34 +1,32 @@
 """Lightning's Trainer, reduced to what it is for here: devices, processes, precision."""
 
 import logging
-import os
-import signal
 import warnings
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from byol.config import PretrainConfig
-from byol.errors import UserError
+from byol.training.launch import Launch
 
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
-def build_trainer(config: PretrainConfig) -> L.Trainer:
-    """Return a trainer for which a whole run is one epoch: order, saving and resuming are our own.
-
-    Raises:
-        UserError: more devices are asked for than there are.
-    """
+def build_trainer(config: PretrainConfig, launch: Launch) -> L.Trainer:
+    """Return a trainer for which a whole run is one epoch: order, saving and resuming are our own."""
     _quieten()
     on_gpu = torch.cuda.is_available()
-    devices = _devices(config, on_gpu)
-    several = devices * config.nodes > 1
+    several = launch.processes > 1
     return L.Trainer(
         accelerator="gpu" if on_gpu else "cpu",
-        devices=devices,
-        num_nodes=config.nodes,
+        devices=launch.devices,
+        num_nodes=launch.nodes,
         strategy="ddp" if several else "auto",
+        plugins=_cluster(launch),
         precision=_PRECISIONS[config.precision],  # type: ignore[arg-type]  # a literal of Lightning's
         max_epochs=1,
         accumulate_grad_batches=config.accumulate,
@@ -50,24 +48,23 @@ def process_rank() -> int:
     return int(getattr(rank_zero_only, "rank", 0))
 
 
-def end_other_processes(trainer: L.Trainer) -> None:
-    """Kill the processes that Lightning started for this run: they would wait for this one for ever."""
-    launcher = trainer.strategy.launcher
-    if launcher is not None and trainer.is_global_zero:
-        launcher.kill(signal.SIGKILL)
+class _OneMachine(LightningEnvironment):
+    """Processes that we start and watch ourselves (`Companions`), whatever other tools' variables say."""
+
+    creates_processes_externally = True
+    main_address = "127.0.0.1"
+
+    def node_rank(self) -> int:
+        """Return the number of this machine."""
+        return 0
 
 
-def _devices(config: PretrainConfig, on_gpu: bool) -> int:
-    """Return the number of processes on this machine; torchrun's word where it started us."""
-    started = os.environ.get("LOCAL_WORLD_SIZE")
-    if config.devices == "auto":
-        return int(started) if started else (torch.cuda.device_count() if on_gpu else 1)
-    devices = int(config.devices)
-    if on_gpu and devices > torch.cuda.device_count():
-        raise UserError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs")
-    if started and devices != int(started):
-        raise UserError(f"--devices {devices}, but torchrun started {started} processes on this machine")
-    return devices
+def _cluster(launch: Launch) -> ClusterEnvironment:
+    """Return where Lightning learns a process's rank and the first one's address."""
+    if launch.starter == "torchrun":
+        return TorchElasticEnvironment()
+    # Requeueing is our own: Lightning would save a checkpoint of another kind.
+    return SLURMEnvironment(auto_requeue=False) if launch.starter == "srun" else _OneMachine()
 
 
 def _quieten() -> None:

@@ -1,0 +1,107 @@
+"""The other processes of a run, from their start to their end: none of them waits for one that is gone."""
+
+import os
+import sys
+from typing import Any
+
+import lightning as L
+import torch.distributed as dist
+from lightning.pytorch.strategies import DDPStrategy
+
+from byol.errors import UserError
+from byol.rundir import RunDirectory
+from byol.training.errors import LostProcessError
+from byol.training.launch import Launch, command_again
+from byol.training.processes import ProcessWatch, StartedProcesses, connect, inherited_connection
+
+# Processes that this one starts run the same command; they must not choose another folder.
+RUN_PATH_VARIABLE = "BYOL_RUN_PATH"
+_SECONDS_TO_NOTICE = 3
+
+
+class Companions(L.Callback):
+    """Starts the other processes where nobody else does, and ends the run where one of them ends."""
+
+    def __init__(self, launch: Launch, trainer: L.Trainer, run: RunDirectory) -> None:
+        self.launch = launch
+        self.trainer = trainer
+        self.run = run
+        self.watch = ProcessWatch(trainer.global_rank, self._leave)
+        self.started: StartedProcesses | None = None
+
+    def start(self) -> None:
+        """Start the other processes of this machine, unless torchrun or srun has.
+
+        Raises:
+            UserError: this program has had several processes before.
+        """
+        if self.launch.starter != "byol" or self.launch.processes == 1:
+            return
+        if dist.is_initialized():
+            raise UserError("a program can start processes for one run only: use another one for the next")
+        connections = inherited_connection()
+        if not connections:
+            self.started = StartedProcesses(command_again(), self.launch.devices, self._variables())
+            connections = self.started.connections
+        self.watch.start(connections)
+
+    def setup(self, trainer: L.Trainer, module: Any, stage: str) -> None:
+        """Connect to processes that were started from outside; they know each other from here on."""
+        if self.launch.starter == "byol" or self.launch.processes == 1:
+            return
+        connections = connect(trainer.global_rank, trainer.world_size, trainer.strategy.broadcast)
+        self.watch.start(connections)
+        missing = trainer.world_size - 1 - len(connections)
+        if trainer.is_global_zero and missing:
+            print(
+                f"byol: warning: {missing} processes cannot connect to this one (a firewall?): "
+                "should one of them end, the others may wait for it for ever",
+                file=sys.stderr,
+            )
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Stop computing where another process has ended."""
+        if self.watch.ended is not None:
+            raise RuntimeError("another process has ended")
+
+    def finish(self) -> None:
+        """Let the others know that this process is through with the run."""
+        self.watch.finish()
+
+    def cause(self, error: BaseException) -> LostProcessError | None:
+        """Return the end of another process, where an error comes from that."""
+        ended = self.watch.ended_within(_SECONDS_TO_NOTICE if isinstance(error, RuntimeError) else 0)
+        self.watch.over = True
+        return None if ended is None else self._error(ended)
+
+    def end(self) -> None:
+        """End the processes that were started here: they would wait for this one."""
+        if self.started is not None:
+            self.started.kill()
+
+    @property
+    def tells(self) -> bool:
+        """Say whether it is for this process to tell: one on each machine does, and one for the first."""
+        return self.trainer.local_rank == 0 or (self.watch.rank, self.watch.ended) == (1, 0)
+
+    def _variables(self) -> dict[str, str]:
+        """Return what the processes started here must know."""
+        strategy = self.trainer.strategy
+        assert isinstance(strategy, DDPStrategy) and strategy.cluster_environment is not None
+        port = strategy.cluster_environment.main_port
+        return {"MASTER_PORT": str(port), RUN_PATH_VARIABLE: str(self.run.path)}
+
+    def _error(self, rank: int) -> LostProcessError:
+        fate = "ended" if self.started is None else self.started.fate(rank)
+        return LostProcessError(rank, fate, self.run)
+
+    def _leave(self) -> None:
+        """End this process from outside its main thread, which waits for a process that is gone."""
+        assert self.watch.ended is not None
+        error = self._error(self.watch.ended)
+        if self.tells:
+            print(f"byol: error: {error}", file=sys.stderr, flush=True)
+        self.end()
+        if self.trainer.is_global_zero:
+            self.run.remove_unless_saved()
+        os._exit(2)
