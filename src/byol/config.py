@@ -9,6 +9,7 @@ Method = Literal["byol", "simsiam"]
 Optimizer = Literal["lars", "adamw", "sgd"]
 PresetName = Literal["imagenet", "official", "small", "glyph"]
 Precision = Literal["fp32", "bf16"]
+TargetStatistics = Literal["own", "copy", "average"]
 Stem = Literal["small", "strided", "standard"]
 TIMM_WEIGHTS = "timm"
 """In the place of a weights file: what timm has for the network."""
@@ -68,6 +69,9 @@ class PretrainConfig:
     tau: float | None = None
     """Decay rate of the target at the first step; it rises to 1 along a cosine. Default: as published
     for this number of epochs."""
+    target_statistics: TargetStatistics = "own"
+    """Batch normalisation of the target: own = each batch's statistics, as published; copy, average =
+    the online network's running statistics, copied or averaged with tau (EMAN)."""
     holdout: float = 0.1
     """Share of the train split kept out of pretraining, or a number of images."""
     knn_every: str = "10%"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from byol.augment.presets import normalization
 from byol.augment.views import Preset, normalized, views
+from byol.config import TargetStatistics
 from byol.core.backbone import Backbone
 from byol.core.heads import mlp, simsiam_predictor, simsiam_projector
 from byol.core.losses import negative_cosine, regression_loss
@@ -55,10 +56,14 @@ class BYOL(nn.Module):
         preset: of the views, as `byol.views` takes it.
         concatenate_views: one forward pass for both views. Cheaper in places, but batch
             normalisation then mixes their statistics, which the published method does not.
+        target_statistics: what the target's batch normalisation uses: "own", each batch's statistics;
+            "copy" or "average", running statistics that each update copies from the online network's
+            or averages with them.
 
     Raises:
         UserError: the hidden layer does not exist, the network cannot take such images, a number is
-            out of its range, or `sync_batchnorm` is asked for on a CPU.
+            out of its range, a choice is unknown or means nothing beside the others, or
+            `sync_batchnorm` is asked for on a CPU.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class BYOL(nn.Module):
         *,
         preset: Preset = "imagenet",
         concatenate_views: bool = False,
+        target_statistics: TargetStatistics = "own",
     ) -> None:
         super().__init__()
         self.image_size = image_size
@@ -94,7 +100,11 @@ class BYOL(nn.Module):
         self.predictor = mlp(width, hidden, width) if use_momentum else simsiam_predictor(width, hidden // 4)
         self._follow(net)
         self._synchronize_batchnorm(sync_batchnorm)
-        self.target = TargetNetwork(self.online, moving_average_decay, total_steps) if use_momentum else None
+        self.target: TargetNetwork | None = None
+        if use_momentum:
+            self.target = TargetNetwork(self.online, moving_average_decay, total_steps, target_statistics)
+        elif target_statistics != "own":
+            raise UserError(f"target_statistics is '{target_statistics}', but SimSiam has no target network")
         self._leave_unreached_alone()
 
     @property

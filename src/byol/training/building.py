@@ -105,6 +105,7 @@ def _learner(
         sync_batchnorm=False,
         channels=config.channels,
         total_steps=total_steps,
+        target_statistics=config.target_statistics,
     )
     learner.backbone.preprocess = preprocess_for(config.preset, config.image_size, config.channels)
     return learner
