@@ -37,6 +37,7 @@ def save_bundle(
         "hidden_layer": backbone.hidden_layer,
         "image_size": backbone.image_size,
         "channels": backbone.channels,
+        "normalization": backbone.normalization,
         "num_features": backbone.num_features,
         "preprocess": backbone.preprocess.to_dict(),
         "origin": origin,
@@ -51,6 +52,7 @@ def load_backbone(run_or_bundle: str | Path, net: nn.Module | None = None) -> Ba
     Args:
         run_or_bundle: a run directory or a bundle folder.
         net: an untrained copy of the network; needed where the backbone was the user's own module.
+            Where that was trained without batch statistics, the copy is changed to have none either.
 
     Returns:
         A module from images [B,C,S,S] to vectors [B,D], with `.num_features` = D and `.preprocess`,
@@ -97,7 +99,15 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 def _build(config: dict[str, Any], net: nn.Module | None, folder: Path) -> Backbone:
     if net is not None:
-        return Backbone(net, config["image_size"], config["hidden_layer"], config["channels"])
+        # Older bundles do not say.
+        normalization = config.get("normalization", "batch")
+        return Backbone(
+            net,
+            config["image_size"],
+            config["hidden_layer"],
+            config["channels"],
+            normalization=normalization,
+        )
     if config["architecture"] is None:
         raise UserError(f"{folder} holds a network of your own: pass an untrained copy of it as `net`")
     return build_backbone(**config["architecture"])[0]

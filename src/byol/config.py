@@ -9,6 +9,7 @@ Method = Literal["byol", "simsiam"]
 Optimizer = Literal["lars", "adamw", "sgd"]
 PresetName = Literal["imagenet", "official", "small", "glyph"]
 Precision = Literal["fp32", "bf16"]
+Normalization = Literal["batch", "group"]
 TargetStatistics = Literal["own", "copy", "average"]
 Stem = Literal["small", "strided", "standard"]
 TIMM_WEIGHTS = "timm"
@@ -35,6 +36,9 @@ class PretrainConfig:
     stem: Stem | None = None
     """First layers of a ResNet: small = 3x3 stride 1, strided = 3x3 stride 2, standard = 7x7 stride 2
     and max-pool. Default: small below 112 pixels, else standard."""
+    normalization: Normalization = "batch"
+    """batch = as published; group = no batch statistics anywhere: group norms and standardised weights in
+    place of batch norms, in the heads too."""
     projection_size: int | None = None
     """Width of the projections. Default: 256, simsiam 2048."""
     projection_hidden_size: int | None = None

@@ -1,16 +1,20 @@
 """Backbones: any module, or any timm name, as a map from images to vectors [B,D]."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, TypeVar, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
 from byol.augment.evaluation import Preprocess
+from byol.config import Normalization
 from byol.core.cifar_resnet import CIFAR_RESNETS, CifarResNet
+from byol.core.group_normalization import layers_before_batch_norms, use_group_normalization
 from byol.core.pooling import pooled
 from byol.errors import UserError, closest, unknown
+
+Result = TypeVar("Result")
 
 
 class Backbone(nn.Module):
@@ -26,6 +30,9 @@ class Backbone(nn.Module):
             network's own output.
         channels: of the images; None: those of the network's first convolution.
         preprocess: the fixed preprocessing that belongs to the weights, where known.
+        normalization: "batch" leaves the network as it is; "group" changes it in place, from batch
+            norms to group norms after standardised weights (arXiv 2010.10241; see
+            `use_group_normalization`).
 
     Attributes:
         num_features: width D, measured by a forward pass in eval mode.
@@ -33,7 +40,8 @@ class Backbone(nn.Module):
         origin: where loaded weights come from (method, data, epoch, seed); empty otherwise.
 
     Raises:
-        UserError: there is no such layer, or the network cannot take such images.
+        UserError: there is no such layer, the network cannot take such images, or the normalisation
+            is unknown.
     """
 
     def __init__(
@@ -43,6 +51,7 @@ class Backbone(nn.Module):
         hidden_layer: str | int | None = None,
         channels: int | None = None,
         preprocess: Preprocess | None = None,
+        normalization: Normalization = "batch",
     ) -> None:
         super().__init__()
         self.net = net
@@ -50,12 +59,17 @@ class Backbone(nn.Module):
         self.channels = channels or first_convolution_channels(net)
         self.hidden_layer = hidden_layer
         self.preprocess = preprocess
+        self.normalization = normalization
         self.origin: dict[str, Any] = {}
+        if normalization not in get_args(Normalization):
+            raise unknown("normalization", normalization, get_args(Normalization))
+        if normalization == "group":  # before the hook: the chosen layer may be a norm
+            use_group_normalization(net, self._on_zeros(self._layers_before_batch_norms))
         self._capture: _Capture | None = None
         if hidden_layer is not None:
             self._capture = _Capture()
             find_layer(net, hidden_layer).register_forward_hook(self._capture)
-        self.num_features, self.unreached = self._measure()
+        self.num_features, self.unreached = self._on_zeros(self._measure)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return representations [B,D] of images [B,C,H,W]."""
@@ -64,14 +78,13 @@ class Backbone(nn.Module):
             raise UserError(self._unusable(output))
         return pooled(output, images, self.net)
 
-    def _measure(self) -> tuple[int, list[str]]:
-        """Run images of zeros in eval mode, so that no running statistic moves."""
+    def _on_zeros(self, examine: Callable[[Tensor], Result]) -> Result:
+        """Run a function that runs the network, in eval mode: no running statistic moves."""
         like = next(self.net.parameters(), torch.zeros(()))
         shape = (2, self.channels, self.image_size, self.image_size)
         try:
-            with _undisturbed(self.net) as parameters, torch.enable_grad():
-                output = self(torch.zeros(shape, device=like.device, dtype=like.dtype))
-                gradients = _gradients(output, list(parameters.values()))
+            with _undisturbed(self.net), torch.enable_grad():
+                return examine(torch.zeros(shape, device=like.device, dtype=like.dtype))
         except UserError:
             raise
         except Exception as error:  # whatever a network says to images that do not suit it
@@ -79,8 +92,17 @@ class Backbone(nn.Module):
                 f"the backbone cannot take {self.channels} x {self.image_size} x {self.image_size} images "
                 f"(image_size {self.image_size}, channels {self.channels}): {_first_line(error)}"
             ) from error
+
+    def _measure(self, images: Tensor) -> tuple[int, list[str]]:
+        """Return the width of the representation, and the names of the parameters that it does not reach."""
+        output = self(images)
+        parameters = _floating_parameters(self.net)
+        gradients = _gradients(output, list(parameters.values()))
         unreached = [name for name, grad in zip(parameters, gradients, strict=True) if grad is None]
         return output.shape[1], unreached
+
+    def _layers_before_batch_norms(self, images: Tensor) -> list[nn.Module]:
+        return layers_before_batch_norms(self.net, lambda: self.net(images))
 
     def _unusable(self, output: Any) -> str:
         if self.hidden_layer is None:
@@ -116,24 +138,27 @@ class _Capture:
 
 
 @contextmanager
-def _undisturbed(net: nn.Module) -> Iterator[dict[str, nn.Parameter]]:
+def _undisturbed(net: nn.Module) -> Iterator[None]:
     """Put a network in eval mode with gradients for all parameters; then give it its own settings back.
 
     Parameters that are frozen now may be thawed later: whether they are reached is found out for them, too.
     """
     modes = {module: module.training for module in net.modules()}
-    parameters = {name: p for name, p in net.named_parameters() if p.is_floating_point()}
-    frozen = [parameter for parameter in parameters.values() if not parameter.requires_grad]
+    frozen = [p for p in _floating_parameters(net).values() if not p.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(True)
     net.eval()
     try:
-        yield parameters
+        yield
     finally:
         for module, mode in modes.items():
             module.training = mode
         for parameter in frozen:
             parameter.requires_grad_(False)
+
+
+def _floating_parameters(net: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in net.named_parameters() if p.is_floating_point()}
 
 
 def _gradients(output: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor | None, ...]:
@@ -180,7 +205,13 @@ STEMS = ("small", "strided", "standard")
 
 
 def build_backbone(
-    name: str, image_size: int, channels: int = 3, stem: str | None = None, pretrained: bool = False
+    name: str,
+    image_size: int,
+    channels: int = 3,
+    stem: str | None = None,
+    *,
+    normalization: Normalization = "batch",
+    pretrained: bool = False,
 ) -> tuple[Backbone, dict[str, Any]]:
     """Build a backbone by name.
 
@@ -191,6 +222,7 @@ def build_backbone(
         stem: for ResNets, "small" (3x3 stride 1, no max-pool), "strided" (3x3 stride 2, no
             max-pool) or "standard" (7x7 stride 2, max-pool; not for `CIFAR_RESNETS`); None: small
             below 112 pixels.
+        normalization: as of `Backbone`.
         pretrained: start from the weights that timm has for the network, which it downloads; else
             they are random.
 
@@ -213,9 +245,15 @@ def build_backbone(
         net = _pretrained(name, image_size, channels, stem)
     if stem in ("small", "strided"):
         _make_stem_small(net, stride=1 if stem == "small" else 2)
-    architecture = {"name": name, "image_size": image_size, "channels": channels, "stem": stem}
+    architecture = {
+        "name": name,
+        "image_size": image_size,
+        "channels": channels,
+        "stem": stem,
+        "normalization": normalization,
+    }
     try:
-        return Backbone(net, image_size, channels=channels), architecture
+        return Backbone(net, image_size, channels=channels, normalization=normalization), architecture
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
 

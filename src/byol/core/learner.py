@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from byol.augment.presets import normalization
 from byol.augment.views import Preset, normalized, views
-from byol.config import TargetStatistics
+from byol.config import Normalization, TargetStatistics
 from byol.core.backbone import Backbone
+from byol.core.group_normalization import use_group_normalization
 from byol.core.heads import mlp, simsiam_predictor, simsiam_projector
 from byol.core.losses import negative_cosine, regression_loss
 from byol.core.target import TargetNetwork
@@ -59,6 +60,9 @@ class BYOL(nn.Module):
         target_statistics: what the target's batch normalisation uses: "own", each batch's statistics;
             "copy" or "average", running statistics that each update copies from the online network's
             or averages with them.
+        normalization: "batch", or "group": no batch statistics anywhere (arXiv 2010.10241). Group norms
+            after standardised weights take the place of all batch norms, in the heads and in `net`,
+            which is changed in place.
 
     Raises:
         UserError: the hidden layer does not exist, the network cannot take such images, a number is
@@ -84,6 +88,7 @@ class BYOL(nn.Module):
         preset: Preset = "imagenet",
         concatenate_views: bool = False,
         target_statistics: TargetStatistics = "own",
+        normalization: Normalization = "batch",
     ) -> None:
         super().__init__()
         self.image_size = image_size
@@ -94,17 +99,21 @@ class BYOL(nn.Module):
         self.concatenate_views = concatenate_views
         default_width, default_hidden = (256, 4096) if use_momentum else (2048, 2048)
         width, hidden = projection_size or default_width, projection_hidden_size or default_hidden
-        backbone = Backbone(net, image_size, hidden_layer, channels)
+        backbone = Backbone(net, image_size, hidden_layer, channels, normalization=normalization)
         projector = (mlp if use_momentum else simsiam_projector)(backbone.num_features, hidden, width)
         self.online = _OnlineNetwork(backbone, projector)
         self.predictor = mlp(width, hidden, width) if use_momentum else simsiam_predictor(width, hidden // 4)
+        if normalization == "group":
+            for head in (self.online.projector, self.predictor):
+                use_group_normalization(head, head.modules())
         self._follow(net)
         self._synchronize_batchnorm(sync_batchnorm)
-        self.target: TargetNetwork | None = None
-        if use_momentum:
-            self.target = TargetNetwork(self.online, moving_average_decay, total_steps, target_statistics)
-        elif target_statistics != "own":
-            raise UserError(f"target_statistics is '{target_statistics}', but SimSiam has no target network")
+        _check_target_statistics(target_statistics, use_momentum, normalization)
+        self.target = (
+            TargetNetwork(self.online, moving_average_decay, total_steps, target_statistics)
+            if use_momentum
+            else None
+        )
         self._leave_unreached_alone()
 
     @property
@@ -161,7 +170,7 @@ class BYOL(nn.Module):
 
     def compare(self, view1: Tensor, view2: Tensor) -> StepOutput:
         """Return loss and projections of two normalised views [B,C,S,S]."""
-        if self.training and len(view1) < 2:
+        if self.training and len(view1) < 2 and self.backbone.normalization == "batch":
             raise ValueError("a batch of one image has no batch statistics: use at least two images")
         online1, online2 = self._on_both(self.online, view1, view2)
         prediction1, prediction2 = self._on_both(self.predictor, online1, online2)
@@ -245,6 +254,19 @@ class _OnlineNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         projection: Tensor = self.projector(self.backbone(images))  # [B,D]
         return projection
+
+
+def _check_target_statistics(
+    statistics: TargetStatistics, use_momentum: bool, normalization: Normalization
+) -> None:
+    if statistics == "own":
+        return
+    if not use_momentum:
+        raise UserError(f"target_statistics is '{statistics}', but SimSiam has no target network")
+    if normalization == "group":
+        raise UserError(
+            f"target_statistics is '{statistics}', but with group normalisation there are no statistics"
+        )
 
 
 def _own_floats(images: Tensor) -> Tensor:

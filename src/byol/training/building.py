@@ -79,7 +79,12 @@ def _named_backbone(config: PretrainConfig) -> tuple[nn.Module, dict[str, Any]]:
     assert config.image_size is not None and config.channels is not None
     weights = config.backbone_weights
     backbone, architecture = build_backbone(
-        config.backbone, config.image_size, config.channels, config.stem, pretrained=weights == TIMM_WEIGHTS
+        config.backbone,
+        config.image_size,
+        config.channels,
+        config.stem,
+        normalization=config.normalization,
+        pretrained=weights == TIMM_WEIGHTS,
     )
     if weights is not None and weights != TIMM_WEIGHTS:
         left_out = load_plain(backbone.net, read_weights(Path(weights)), weights)
@@ -106,6 +111,7 @@ def _learner(
         channels=config.channels,
         total_steps=total_steps,
         target_statistics=config.target_statistics,
+        normalization=config.normalization,
     )
     learner.backbone.preprocess = preprocess_for(config.preset, config.image_size, config.channels)
     return learner
