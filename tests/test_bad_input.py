@@ -62,6 +62,15 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["pretrain", "--seed", "1", "--seed", "2"], ["--seed is given twice"]),
         (["pretrain", "somewhere"], ["'somewhere' belongs to no flag", "Did you mean --data somewhere?"]),
         (["pretrain", "--method", "simsam"], ["--method cannot be 'simsam'", "Did you mean 'simsiam'?"]),
+        (["pretrain", "--normalization", "grup"], ["--normalization", "Did you mean 'group'?"]),
+        (
+            ["pretrain", "--method", "simsiam", "--target-statistics", "copy"],
+            ["SimSiam has no target network"],
+        ),
+        (
+            ["pretrain", "--normalization", "group", "--target-statistics", "copy"],
+            ["with group normalisation there are no statistics"],
+        ),
         (["pretrain", "--tau", "2"], ["tau is 2.0", "between 0 and 1"]),
         (["pretrain", "--epochs", "ten"], ["epochs is 'ten'", "500st"]),
         (["pretrain", "--epochs", "5%"], ["cannot be a share of itself"]),

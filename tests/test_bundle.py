@@ -116,6 +116,35 @@ def test_the_users_own_network_is_needed(own: tuple[Path, Backbone]) -> None:
     assert_same_network(loaded, saved)
 
 
+def test_a_bundle_without_batch_statistics_comes_back(tmp_path: Path) -> None:
+    """By name from its architecture; as a network of one's own, the copy with batch norms is changed."""
+    named, architecture = build_backbone("resnet8_16", 16, normalization="group")
+    net = own_net()
+    own = Backbone(net, 16, hidden_layer=1, normalization="group")
+    for name, backbone, how in (("named", named, architecture), ("own", own, None)):
+        save_bundle(tmp_path / name, trained(backbone), how, ORIGIN)
+        assert json.loads((tmp_path / name / "config.json").read_text())["normalization"] == "group"
+        loaded = byol.load_backbone(tmp_path / name, own_net() if how is None else None)
+        assert loaded.normalization == "group" and loaded.hidden_layer == backbone.hidden_layer
+        assert loaded.net.state_dict().keys() == backbone.net.state_dict().keys()
+        images = torch.rand(2, 3, 16, 16)
+        assert torch.equal(loaded(images), backbone.eval()(images))
+    assert isinstance(net[1], nn.GroupNorm)
+
+
+def test_bundles_from_before_there_was_a_choice_of_normalisation(
+    named: tuple[Path, Backbone], own: tuple[Path, Backbone]
+) -> None:
+    for path, saved in (named, own):
+        config = json.loads((path / "config.json").read_text())
+        assert config.pop("normalization") == "batch"
+        if config["architecture"] is not None:
+            assert config["architecture"].pop("normalization") == "batch"
+        (path / "config.json").write_text(json.dumps(config))
+        loaded = byol.load_backbone(path, None if config["architecture"] else own_net())
+        assert_same_network(loaded, saved)
+
+
 def without(state: dict[str, Tensor]) -> None:
     del state["1.running_var"]
 

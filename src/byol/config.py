@@ -76,6 +76,8 @@ class PretrainConfig:
     target_statistics: TargetStatistics = "own"
     """Batch normalisation of the target: own = each batch's statistics, as published; copy, average =
     the online network's running statistics, copied or averaged with tau (EMAN)."""
+    gather_projections: bool = False
+    """Compute the loss from all processes' projections together; gradients stay the same."""
     holdout: float = 0.1
     """Share of the train split kept out of pretraining, or a number of images."""
     knn_every: str = "10%"

@@ -27,7 +27,13 @@ def test_every_family_at_small_sizes(name: str, size: int) -> None:
     backbone, architecture = build_backbone(name, size, channels=1)
     is_resnet = name.startswith("resnet")
     stem = "small" if is_resnet else None
-    assert architecture == {"name": name, "image_size": size, "channels": 1, "stem": stem, "normalization": "batch"}
+    assert architecture == {
+        "name": name,
+        "image_size": size,
+        "channels": 1,
+        "stem": stem,
+        "normalization": "batch",
+    }
     assert backbone.num_features == WIDTHS[name] and backbone.channels == 1 and not backbone.unreached
     assert backbone.training and backbone.eval()(torch.rand(2, 1, size, size)).shape == (2, WIDTHS[name])
     first = first_convolution(backbone.net)

@@ -58,6 +58,9 @@ def test_the_default_heads_are_the_published_ones(make_net: MakeNet) -> None:
     assert sizes == [(8, 4096, True), (4096, 256, False)]
     sizes = [(m.in_features, m.out_features, m.bias is not None) for m in linears(learner.predictor)]
     assert sizes == [(256, 4096, True), (4096, 256, False)]
+    kinds = [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+    for head in (learner.online.projector, learner.predictor):
+        assert [type(layer) for layer in head] == kinds, "without the ReLU a head is linear"
     assert learner.tau == 0.99
     simsiam = BYOL(make_net(), 8, use_momentum=False)
     assert [m.out_features for m in linears(simsiam.online.projector)] == [2048, 2048, 2048]
@@ -157,7 +160,8 @@ def test_embeddings_with_the_users_augmentation_add_nothing(make_learner: MakeLe
 
 def test_one_image_is_enough_for_an_embedding(make_learner: MakeLearner) -> None:
     learner = make_learner().eval()
-    assert learner(torch.rand(1, 3, 8, 8), return_embedding=True)[1].shape == (1, 8)
+    projection, embedding = learner(torch.rand(1, 3, 8, 8), return_embedding=True)
+    assert projection.shape == (1, 5) and embedding.shape == (1, 8), "one image keeps its dimension"
     assert learner(torch.rand(1, 3, 8, 8)).ndim == 0
 
 

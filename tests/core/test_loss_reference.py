@@ -1,5 +1,6 @@
 """Loss and gradients against the algorithm written out here in float64, without torch's modules."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from byol.core.learner import BYOL
 from byol.core.losses import negative_cosine, regression_loss
+from byol.optim.groups import parameter_groups
+from byol.optim.lars import LARS
 
 MakeLearner = Callable[..., BYOL]
 Weights = dict[str, Tensor]
@@ -56,6 +59,24 @@ def distance(p: Tensor, z: Tensor) -> Tensor:
     return ((p - z) ** 2).sum(1).mean()
 
 
+def byol_loss(
+    v1: Tensor, v2: Tensor, online: Weights, predictor: Weights, target: Weights, concatenate: bool
+) -> Tensor:
+    """The loss of two views; a pass each, so that each has its own batch statistics, or one for both."""
+
+    def project(x: Tensor, weights: Weights) -> Tensor:
+        return mlp(backbone(x, weights), weights, "projector.")
+
+    def on_both(function: Callable[[Tensor], Tensor], a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
+        return function(torch.cat([a, b])).chunk(2) if concatenate else (function(a), function(b))
+
+    y1, y2 = on_both(lambda x: project(x, online), v1, v2)
+    p1, p2 = on_both(lambda x: mlp(x, predictor, ""), y1, y2)
+    with torch.no_grad():
+        z1, z2 = on_both(lambda x: project(x, target), v1, v2)
+    return distance(p1, z2) + distance(p2, z1)
+
+
 def leaves(learner: BYOL) -> tuple[Weights, Weights]:
     """Return copies of the online network's and the predictor's parameters that collect gradients."""
     return (
@@ -94,16 +115,7 @@ def test_byol(concatenate: bool, make_learner: MakeLearner, two_views: tuple[Ten
     assert learner.target is not None
     target = dict(learner.target.network.named_parameters())
 
-    def project(x: Tensor, weights: Weights) -> Tensor:
-        return mlp(backbone(x, weights), weights, "projector.")
-
-    def on_both(function: Callable[[Tensor], Tensor], a: Tensor, b: Tensor) -> tuple[Tensor, ...]:
-        return function(torch.cat([a, b])).chunk(2) if concatenate else (function(a), function(b))
-
-    y1, y2 = on_both(lambda x: project(x, online), v1, v2)
-    p1, p2 = on_both(lambda x: mlp(x, predictor, ""), y1, y2)
-    z1, z2 = on_both(lambda x: project(x, target), v1, v2)
-    expected = distance(p1, z2) + distance(p2, z1)
+    expected = byol_loss(v1, v2, online, predictor, target, concatenate)
     expected.backward()
 
     loss = learner(v1, v2)
@@ -111,6 +123,53 @@ def test_byol(concatenate: bool, make_learner: MakeLearner, two_views: tuple[Ten
     assert loss.dtype == torch.float64
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
     assert_same_gradients(learner, online, predictor)
+
+
+def lars_step(weights: Weights, momenta: Weights, lr: float) -> None:
+    """The published update with weight decay 0.01; biases and the four norms are left alone."""
+    for name, weight in weights.items():
+        if weight.grad is None:
+            continue
+        update = weight.grad
+        is_norm = name.startswith((f"{NET}1.", f"{NET}4.", "projector.1.", "1."))
+        if not (is_norm or name.endswith("bias")):
+            update = update + 0.01 * weight.data
+            update = update * 1e-3 * weight.data.norm() / update.norm()
+        momenta[name] = 0.9 * momenta.get(name, torch.zeros_like(update)) + update
+        weight.data = weight.data - lr * momenta[name]
+        weight.grad = None
+
+
+@pytest.mark.parametrize("concatenate", [False, True])
+def test_twenty_training_steps(concatenate: bool, make_learner: MakeLearner) -> None:
+    """Losses, online network, predictor and target of a whole run: LARS, tau rising along its cosine."""
+    learner = make_learner(concatenate_views=concatenate, moving_average_decay=0.9, total_steps=20).double()
+    online, predictor = leaves(learner)
+    target = {name: weight.detach().clone() for name, weight in online.items()}
+    momenta: tuple[Weights, Weights] = ({}, {})
+    groups = parameter_groups(learner, learner.named_online_parameters(), weight_decay=0.01)
+    optimizer = LARS(groups, lr=0.5)
+    generator = torch.Generator().manual_seed(2)
+    for k in range(20):
+        v1, v2 = torch.randn(2, 6, 3, 8, 8, generator=generator, dtype=torch.float64)
+        expected = byol_loss(v1, v2, online, predictor, target, concatenate)
+        expected.backward()
+        for weights, momentum in zip((online, predictor), momenta, strict=True):
+            lars_step(weights, momentum, lr=0.5)
+        tau = 1 - (1 - 0.9) * (math.cos(math.pi * k / 20) + 1) / 2
+        target = {name: tau * target[name] + (1 - tau) * online[name].detach() for name in target}
+
+        loss = learner(v1, v2)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        learner.update_moving_average()
+        torch.testing.assert_close(loss, expected, rtol=1e-9, atol=1e-11)
+    assert learner.target is not None
+    ends = ((learner.online, online), (learner.predictor, predictor), (learner.target.network, target))
+    for module, expected_weights in ends:
+        for name, parameter in module.named_parameters():
+            torch.testing.assert_close(parameter.data, expected_weights[name].data, rtol=1e-9, atol=1e-11)
 
 
 def test_simsiam(make_learner: MakeLearner, two_views: tuple[Tensor, Tensor]) -> None:
@@ -146,6 +205,17 @@ def test_projections_come_with_the_loss(make_learner: MakeLearner, two_views: tu
     torch.testing.assert_close(output.target, learner.target(torch.cat(two_views)))
     assert output.loss.requires_grad
     assert not output.projection.requires_grad and not output.target.requires_grad
+
+
+def test_the_loss_is_a_mean_over_the_batch_not_a_sum(
+    make_learner: MakeLearner, two_views: tuple[Tensor, Tensor]
+) -> None:
+    """A sum would tie the learning rate to the batch size. Twice the batch has the same statistics."""
+    for momentum in (True, False):
+        learner = make_learner(use_momentum=momentum).double()
+        once = learner(*(view.double() for view in two_views))
+        twice = learner(*(view.double().repeat(2, 1, 1, 1) for view in two_views))
+        torch.testing.assert_close(once, twice)
 
 
 def test_the_losses_reach_their_ends() -> None:

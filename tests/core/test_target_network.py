@@ -40,6 +40,17 @@ def test_it_is_a_copy_and_shares_no_memory(make_learner: MakeLearner) -> None:
     assert not modules & {id(module) for module in target.network.modules()}
 
 
+def test_its_projector_starts_as_the_online_one_and_is_averaged_too(make_learner: MakeLearner) -> None:
+    learner = make_learner(moving_average_decay=0.5).double()
+    online, target = learner.online.projector[0].weight, target_of(learner).network.projector[0].weight
+    start = target.clone()
+    assert torch.equal(start, online)
+    with torch.no_grad():
+        online.add_(1)
+    learner.update_moving_average()
+    torch.testing.assert_close(target, start + 0.5)
+
+
 @pytest.mark.parametrize("kind", ["Adam", "AdamW", "SGD"])
 def test_no_optimizer_moves_it(kind: str, make_learner: MakeLearner) -> None:
     learner = make_learner()

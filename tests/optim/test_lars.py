@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from byol.optim.groups import parameter_groups
 from byol.optim.lars import LARS
 
 
@@ -34,14 +35,14 @@ class Written:
 
 @pytest.mark.parametrize("adapt", [True, False])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.05])
-def test_fifty_steps_of_the_published_update(adapt: bool, weight_decay: float) -> None:
+def test_two_hundred_steps_of_the_published_update(adapt: bool, weight_decay: float) -> None:
     generator = torch.Generator().manual_seed(0)
     shapes = [(4, 3), (5,), (2, 3, 2, 2), ()]
     weights = [nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64)) for shape in shapes]
     written = [Written(weight, adapt=adapt, weight_decay=weight_decay) for weight in weights]
     optimizer = LARS(weights, lr=1.0, weight_decay=weight_decay, adapt=adapt)
-    for step in range(50):
-        lr = 2.0 * (50 - step) / 50
+    for step in range(200):
+        lr = 2.0 * (200 - step) / 200
         optimizer.param_groups[0]["lr"] = lr
         for weight, formula in zip(weights, written, strict=True):
             weight.grad = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
@@ -50,6 +51,33 @@ def test_fifty_steps_of_the_published_update(adapt: bool, weight_decay: float) -
     for weight, formula in zip(weights, written, strict=True):
         expected = torch.tensor(formula.w, dtype=torch.float64)
         torch.testing.assert_close(weight.detach().flatten(), expected, rtol=1e-11, atol=1e-12)
+
+
+def test_two_hundred_steps_of_a_network_with_exclusions() -> None:
+    """Weights are decayed and adapted, biases and norms neither; some gradients and weights are zero."""
+    generator = torch.Generator().manual_seed(0)
+    net = nn.Sequential(nn.Conv1d(2, 3, 2), nn.BatchNorm1d(3), nn.Linear(4, 2), nn.Linear(2, 2)).double()
+    nn.init.zeros_(net[3].weight)
+    excluded = {"0.bias", "1.weight", "1.bias", "2.bias", "3.bias"}
+    written = {
+        name: Written(p, weight_decay=0.0 if name in excluded else 0.05, adapt=name not in excluded)
+        for name, p in net.named_parameters()
+    }
+    optimizer = LARS(parameter_groups(net, net.named_parameters(), 0.05), lr=1.0)
+    for step in range(200):
+        lr = 2.0 * (200 - step) / 200
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        for index, (name, p) in enumerate(net.named_parameters()):
+            p.grad = torch.randn(p.shape, generator=generator, dtype=torch.float64)
+            p.grad *= 0.0 if (step + index) % 5 == 0 or (name == "3.weight" and step < 50) else 1.0
+            written[name].step(p.grad, lr)
+        optimizer.step()
+        if step == 49:
+            assert not net[3].weight.any(), "a zero weight with zero gradients stays where it is"
+    for name, p in net.named_parameters():
+        expected = torch.tensor(written[name].w, dtype=torch.float64)
+        torch.testing.assert_close(p.detach().flatten(), expected, rtol=1e-11, atol=1e-12)
 
 
 def test_groups_have_settings_of_their_own() -> None:

@@ -143,10 +143,18 @@ def test_accumulation_moves_the_target_once_per_optimizer_step(tiny: dict[str, A
 
 @pytest.mark.parametrize(
     "settings",
-    [{"method": "simsiam"}, {"optimizer": "lars"}, {"optimizer": "sgd"}, {"precision": "bf16"}],
+    [
+        {"method": "simsiam"},
+        {"optimizer": "lars"},
+        {"optimizer": "sgd"},
+        {"precision": "bf16"},
+        {"normalization": "group", "precision": "bf16"},
+        {"target_statistics": "average"},
+        {"gather_projections": True},
+    ],
     ids=str,
 )
-def test_every_method_optimizer_and_precision_runs(
+def test_every_method_optimizer_precision_and_option_runs(
     settings: dict[str, Any], tiny: dict[str, Any], tmp_path: Path
 ) -> None:
     run = byol.pretrain("digits", out=str(tmp_path / "run"), **{**tiny, **settings})
@@ -192,6 +200,24 @@ def test_own_network_tensor_and_dataset(tiny: dict[str, Any], tmp_path: Path) ->
     assert torch.equal(loaded.net.conv1.weight, net.conv1.weight)
     dataset = TensorDataset(images, torch.arange(100) % 2)
     byol.pretrain(dataset, net, hidden_layer=-2, out=str(tmp_path / "b"), **{**settings, "epochs": "2st"})
+
+
+def test_backbones_without_batch_statistics_come_back(tiny: dict[str, Any], tmp_path: Path) -> None:
+    """By name, and as a network of one's own: an untrained copy of it still has batch norms."""
+    settings = {**tiny, "epochs": "1st", "normalization": "group"}
+    named = byol.pretrain("digits", out=str(tmp_path / "named"), **settings).backbone()
+    assert named.normalization == "group" and not list(named.net.buffers())
+
+    def own_net() -> torch.nn.Sequential:
+        return torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.ReLU())
+
+    net = own_net()
+    own = {name: value for name, value in settings.items() if name != "backbone"}
+    run = byol.pretrain("digits", net, out=str(tmp_path / "own"), **own)
+    assert not list(net.buffers()), "the network is changed in place"
+    images = torch.rand(2, 1, 8, 8)
+    expected = run.backbone()(images)
+    assert torch.equal(load_backbone(run.path, own_net())(images), expected)
 
 
 def test_weights_to_start_from(run: Run, tiny: dict[str, Any], tmp_path: Path) -> None:

@@ -195,6 +195,17 @@ def test_image_that_breaks_in_the_middle_can_be_mended(
     assert_same_run(whole.path, resumed.path)
 
 
+@pytest.mark.parametrize("settings", [{"normalization": "group"}, {"target_statistics": "average"}], ids=str)
+def test_options_of_the_learner_resume_exactly(
+    settings: dict[str, Any], tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = {**tiny, **settings}
+    whole = byol.pretrain("digits", out=str(tmp_path / "whole"), **settings)
+    with stopping_at(3):
+        byol.pretrain("digits", out=str(tmp_path / "part"), **settings)
+    assert_same_run(whole.path, byol.pretrain(resume=tmp_path / "part").path)
+
+
 def test_streamed_data_resume_exactly(tiny: dict[str, Any], photographs: Path, tmp_path: Path) -> None:
     settings = {**tiny, "image_size": 32, "batch_size": 8, "epochs": "6st", "num_workers": 1}
     whole = byol.pretrain(f"folder:{photographs}", out=str(tmp_path / "whole"), **settings)

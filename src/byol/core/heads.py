@@ -1,6 +1,23 @@
-"""Projector and predictor: two-layer perceptrons."""
+"""Projector and predictor: perceptrons of two or three layers."""
 
 from torch import nn
+
+
+def byol_heads(inputs: int, outputs: int | None, hidden: int | None) -> tuple[nn.Sequential, nn.Sequential]:
+    """Return BYOL's projector and predictor; None: 256 outputs, hidden width 4096 (section 3.2)."""
+    outputs, hidden = outputs or 256, hidden or 4096
+    return mlp(inputs, hidden, outputs), mlp(outputs, hidden, outputs)
+
+
+def simsiam_heads(
+    inputs: int, outputs: int | None, hidden: int | None
+) -> tuple[nn.Sequential, nn.Sequential]:
+    """Return SimSiam's projector and predictor; None: 2048 outputs, hidden width 2048.
+
+    The predictor's hidden width is a quarter of it.
+    """
+    outputs, hidden = outputs or 2048, hidden or 2048
+    return simsiam_projector(inputs, hidden, outputs), simsiam_predictor(outputs, hidden // 4)
 
 
 def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:

@@ -5,16 +5,18 @@ from collections.abc import Callable, Iterator
 from typing import cast
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from byol.augment.presets import normalization
 from byol.augment.views import Preset, normalized, views
 from byol.config import Normalization, TargetStatistics
+from byol.core.aliases import keyword_aliases
 from byol.core.backbone import Backbone
+from byol.core.gather import gathered, several_processes
 from byol.core.group_normalization import use_group_normalization
-from byol.core.heads import mlp, simsiam_predictor, simsiam_projector
+from byol.core.heads import byol_heads, simsiam_heads
 from byol.core.losses import negative_cosine, regression_loss
+from byol.core.simplicial import SimplicialEmbedding
 from byol.core.target import TargetNetwork
 from byol.errors import UserError
 from byol.types import StepOutput
@@ -63,6 +65,13 @@ class BYOL(nn.Module):
         normalization: "batch", or "group": no batch statistics anywhere (arXiv 2010.10241). Group norms
             after standardised weights take the place of all batch norms, in the heads and in `net`,
             which is changed in place.
+        gather_projections: the loss, and all that `compare` returns, are of all processes' batches
+            together, which must be of one size. Gradients are those of one process with the whole
+            batch, as they are without it; it costs what it sends. One process: no effect.
+        simplicial_embeddings: between representation and projector, softmax over groups of outputs
+            (arXiv 2204.00616): `num_simplices` groups of `simplex_size` at `simplex_temperature`.
+
+    `base_model` is another name for `net`, and `moving_avg_decay` for `moving_average_decay`.
 
     Raises:
         UserError: the hidden layer does not exist, the network cannot take such images, a number is
@@ -70,6 +79,7 @@ class BYOL(nn.Module):
             `sync_batchnorm` is asked for on a CPU.
     """
 
+    @keyword_aliases(base_model="net", moving_avg_decay="moving_average_decay")
     def __init__(
         self,
         net: nn.Module,
@@ -89,6 +99,11 @@ class BYOL(nn.Module):
         concatenate_views: bool = False,
         target_statistics: TargetStatistics = "own",
         normalization: Normalization = "batch",
+        gather_projections: bool = False,
+        simplicial_embeddings: bool = False,
+        num_simplices: int = 32,
+        simplex_size: int = 8,
+        simplex_temperature: float = 0.1,
     ) -> None:
         super().__init__()
         self.image_size = image_size
@@ -97,23 +112,26 @@ class BYOL(nn.Module):
         self.preset = preset
         self.use_momentum = use_momentum
         self.concatenate_views = concatenate_views
-        default_width, default_hidden = (256, 4096) if use_momentum else (2048, 2048)
-        width, hidden = projection_size or default_width, projection_hidden_size or default_hidden
+        self.gather_projections = gather_projections
+        _check_target_statistics(target_statistics, use_momentum, normalization)
         backbone = Backbone(net, image_size, hidden_layer, channels, normalization=normalization)
-        projector = (mlp if use_momentum else simsiam_projector)(backbone.num_features, hidden, width)
+        inputs, before_projector = backbone.num_features, nn.Sequential()
+        if simplicial_embeddings:
+            simplices = (num_simplices, simplex_size, simplex_temperature)
+            before_projector.append(SimplicialEmbedding(inputs, *simplices))
+            inputs = num_simplices * simplex_size
+        make_heads = byol_heads if use_momentum else simsiam_heads
+        projector, self.predictor = make_heads(inputs, projection_size, projection_hidden_size)
+        projector = before_projector + projector
         self.online = _OnlineNetwork(backbone, projector)
-        self.predictor = mlp(width, hidden, width) if use_momentum else simsiam_predictor(width, hidden // 4)
         if normalization == "group":
-            for head in (self.online.projector, self.predictor):
+            for head in (projector, self.predictor):
                 use_group_normalization(head, head.modules())
         self._follow(net)
         self._synchronize_batchnorm(sync_batchnorm)
-        _check_target_statistics(target_statistics, use_momentum, normalization)
-        self.target = (
-            TargetNetwork(self.online, moving_average_decay, total_steps, target_statistics)
-            if use_momentum
-            else None
-        )
+        self.target: TargetNetwork | None = None
+        if use_momentum:
+            self.target = TargetNetwork(self.online, moving_average_decay, total_steps, target_statistics)
         self._leave_unreached_alone()
 
     @property
@@ -133,6 +151,7 @@ class BYOL(nn.Module):
         *,
         return_embedding: bool = False,
         return_projection: bool = True,
+        get_embedding: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the loss of a batch, or embeddings.
 
@@ -143,6 +162,7 @@ class BYOL(nn.Module):
             return_embedding: return what the online network makes of the images instead, without
                 augmentation: projections [B,D] and embeddings (representations).
             return_projection: False leaves the projections out of that.
+            get_embedding: a shorter word for both of these: return embeddings [B,D] alone.
 
         Returns:
             The loss: 0 to 8 for BYOL (2 - 2 cos in both directions, summed), -1 to 1 for SimSiam.
@@ -150,8 +170,8 @@ class BYOL(nn.Module):
         Raises:
             ValueError: fewer than two images in training: batch normalisation has no statistics.
         """
-        if return_embedding:
-            return self._embed(images, return_projection)
+        if return_embedding or get_embedding:
+            return self._embed(images, return_projection and not get_embedding)
         if second_view is None:
             images, second_view = self.draw_views(images)
         return self.compare(images, second_view).loss
@@ -174,14 +194,19 @@ class BYOL(nn.Module):
             raise ValueError("a batch of one image has no batch statistics: use at least two images")
         online1, online2 = self._on_both(self.online, view1, view2)
         prediction1, prediction2 = self._on_both(self.predictor, online1, online2)
+        online1, online2 = target1, target2 = online1.detach(), online2.detach()
+        if self.target is not None:
+            target1, target2 = self._on_both(self.target, view1, view2)
+        if self.gather_projections:
+            prediction1, prediction2, online1, online2, target1, target2 = gathered(
+                prediction1, prediction2, online1, online2, target1, target2
+            )
         if self.target is None:
-            target1, target2 = online1.detach(), online2.detach()
             both = negative_cosine(prediction1, target2) + negative_cosine(prediction2, target1)
             loss = both.mean() / 2
         else:
-            target1, target2 = self._on_both(self.target, view1, view2)
             loss = (regression_loss(prediction1, target2) + regression_loss(prediction2, target1)).mean()
-        return StepOutput(loss, torch.cat([online1, online2]).detach(), torch.cat([target1, target2]))
+        return StepOutput(loss, torch.cat([online1, online2]), torch.cat([target1, target2]))
 
     def update_moving_average(self) -> None:
         """Move the target one step towards the online network. Call after each optimizer step.
@@ -228,8 +253,7 @@ class BYOL(nn.Module):
             raise UserError(
                 "sync_batchnorm needs the network on a GPU: torch's SyncBatchNorm takes no CPU tensors"
             )
-        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        if wanted or (wanted is None and several and on_gpu):
+        if wanted or (wanted is None and several_processes() and on_gpu):
             nn.SyncBatchNorm.convert_sync_batchnorm(self.online)
             nn.SyncBatchNorm.convert_sync_batchnorm(self.predictor)
 

@@ -112,6 +112,7 @@ def _learner(
         total_steps=total_steps,
         target_statistics=config.target_statistics,
         normalization=config.normalization,
+        gather_projections=config.gather_projections,
     )
     learner.backbone.preprocess = preprocess_for(config.preset, config.image_size, config.channels)
     return learner

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 from byol.bundle import save_bundle
+from byol.core.gather import several_processes
 from byol.rundir import RunDirectory, write_tensors
 from byol.training import checkpoint
 from byol.training.clock import Clock
@@ -170,10 +171,6 @@ _AGREE_EVERY = 5
 """Optimizer steps."""
 
 
-def _several_processes() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
 class StopOnSignal:
     """Turns a stop signal into a flag; after the current step all processes save and stop."""
 
@@ -204,7 +201,7 @@ class StopOnSignal:
         number = self._agreed(module)
         if number:
             self.save(module)
-            if _several_processes():
+            if several_processes():
                 dist.barrier()  # one that ended while another still saves would have that one killed
             asks = number == signal.SIGUSR1 and module.trainer.is_global_zero
             raise Interrupted(number, self.run_path, requeue() if asks else None)
@@ -217,7 +214,7 @@ class StopOnSignal:
 
         Several processes ask each other every few steps: the answer makes the host wait for the device.
         """
-        if not _several_processes():
+        if not several_processes():
             return self.received
         if module.step % _AGREE_EVERY:
             return 0

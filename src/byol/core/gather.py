@@ -1,0 +1,60 @@
+"""The same tensor from all processes, as one batch, with gradients."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from byol.errors import UserError
+
+
+def several_processes() -> bool:
+    """Say whether there is a process group of more than one."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+# Eager under torch.compile, which does not trace collectives inside autograd functions.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def gathered(*vectors: Tensor) -> tuple[Tensor, ...]:
+    """Return tensors [B,D] with those of all processes one after the other, [B x processes,D].
+
+    The gradient is the sum over the processes' losses: where each computes the same loss of the whole
+    batch, and DistributedDataParallel averages their gradients, the result is the gradient of one
+    process that has the whole batch. One process alone gets its own tensors back.
+
+    Raises:
+        UserError: the processes' batches differ in size; all of them raise it.
+    """
+    if not several_processes():
+        return vectors
+    _check_sizes(vectors[0])
+    whole: Tensor = _Gather.apply(torch.stack(vectors))  # [len(vectors),B x processes,D]
+    return whole.unbind()
+
+
+class _Gather(torch.autograd.Function):
+    """[V,B,D] of each process to [V,B x processes,D] of all."""
+
+    @staticmethod
+    def forward(ctx: Any, local: Tensor) -> Tensor:
+        parts = [torch.empty_like(local) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, local)
+        return torch.cat(parts, dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # Our images are in every process's loss.
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient.chunk(dist.get_world_size(), dim=1)[dist.get_rank()]
+
+
+def _check_sizes(local: Tensor) -> None:
+    """Raise unless all processes have batches of one size; without this, they would wait for ever."""
+    size = torch.tensor([local.shape[0]], device=local.device)
+    sizes = [torch.empty_like(size) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, size)
+    found = [int(each) for each in sizes]
+    if len(set(found)) > 1:
+        raise UserError(f"gather_projections needs batches of one size in all processes, not {found}")
