@@ -1,0 +1,355 @@
+"""The right-hand sides of docs/coming-from.md run, with smaller sizes and without downloads.
+
+Sizes shrink as `SMALLER_WORDS` and `SMALLER_CODE` say, sets are small files in the published formats, and
+pretrained weights, which would be downloaded, are random.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from torch.utils.data import DataLoader, TensorDataset
+
+import byol
+from byol.cli import main
+from byol.config import EmbedConfig, EvaluateConfig, PretrainConfig
+from byol.settings import flag
+from tests.named_sets import random_images, write_cifar10, write_emnist, write_stl10
+from tests.test_tracking import OFFLINE, server  # noqa: F401 - a fixture
+
+PAGE = Path(__file__).parent.parent / "docs" / "coming-from.md"
+SYSTEMS = {
+    "000": "Spijkervet/BYOL",
+    "001": "sabadijou/byol_multi_gpu",
+    "002": "lucidrains/byol-pytorch",
+    "003": "TomekGniazdowski/BYOL-From-Scratch",
+    "004": "Nebulised/BYOL-Pytorch",
+}
+
+ROWS = {"000": 8, "001": 3, "002": 8, "003": 3, "004": 9}
+SEEDS = Path(__file__).parent.parent.parent / "shared" / "seeds"
+# Lines that make a README's fragment a program, and those that import.
+ADDED_LINES = {
+    "",
+    "import torch",
+    "import kornia",
+    "from torch import nn",
+    "from torchvision import models",
+    "from byol_pytorch import BYOL",
+    "resnet = models.resnet50(pretrained=True)",
+    "# train.py",
+}
+# Every option that these systems document, or have.
+OPTIONS = {
+    "000": """--image_size --learning_rate --batch_size --num_epochs --checkpoint_epochs --dataset_dir
+        --num_workers --nodes --gpus --nr --resnet_version --model_path net hidden_layer projection_size
+        projection_hidden_size augment_fn moving_average_decay""",
+    "001": """batch_size num_workers using_pixpro num_of_gpus image_folder_path backbone hidden_layer_pixel
+        image_size hidden_layer_instance projection_size projection_hidden_size augment_fn augment_fn2
+        prob_rand_hflip moving_average_decay ppm_num_layers ppm_gamma distance_thres similarity_temperature
+        alpha use_pixpro cutout_ratio_range cutout_interpolate_mode coord_cutout_interpolate_mode
+        len_dataloader sync_batchnorm max_epochs gather""",
+    "002": """net image_size hidden_layer projection_size projection_hidden_size augment_fn augment_fn2
+        moving_average_decay use_momentum sync_batchnorm use_simplicial_embeddings sem_num_simplices
+        sem_simplex_dim sem_temperature return_embedding return_projection update_moving_average
+        reset_moving_average learning_rate dataset num_train_steps batch_size optimizer_klass
+        checkpoint_every checkpoint_folder byol_kwargs optimizer_kwargs accelerator_kwargs MockDataset
+        --image_folder""",
+    "003": """base_model image_size projection_hidden_size projection_size moving_avg_decay get_embedding
+        update_target_network model train_dl optimizer epochs device SimCLR_Transforms normalize""",
+    "004": """--run-type --model-output-folder-path --dataset-path --dataset-type --model-path --num-workers
+        --gpu --mlflow-tracking-uri --mlflow-experiment-name --mlflow-run-id --resume-training
+        --model-param-file-path --run-param-file-path --seed encoder_model num_projection_layers
+        projection_size input_height input_width projection_hidden_layer_size base_ema_tau name batch_size
+        num_epochs checkpoint_every percent_data_to_use cosine_annealing warmup_epochs optimiser_params
+        augmentation_params learning_rate momentum freeze_encoder percent_train_to_use_as_val
+        validate_every num_classes print_every""",
+}
+
+# Flags of `byol pretrain`, and what becomes of their values. The first line is added where it is missing.
+SMALLER_WORDS = {
+    "--epochs": "2st", "--batch-size": "8", "--projection-hidden-size": "32", "--backbone": "resnet8_16",
+    "--image-size": "32", "--num-workers": "0", "--backbone-every": "1st", "--nnodes": "1",
+    "--finetune-epochs": "1", "--finetune-rates": "0.05",
+}  # fmt: skip
+ALWAYS_SMALL = ("--epochs", "--batch-size", "--projection-hidden-size")
+SMALLER_CODE = {
+    r"pretrained ?= ?True": "weights=None",
+    "resnet50": "resnet18",
+    r"\(20, 3, 256, 256\)": "(4, 3, 32, 32)",
+    r"256, 256\)": "32, 32)",
+    r"image_size = 256": "image_size = 32",
+    r"MockDataset\(256, 10000\)": "MockDataset(32, 64)",
+    r"range\(100\)": "range(2)",
+    "100_000": "4",
+    "batch_size = 16": "batch_size = 4",
+    "checkpoint_every = 1000 ": "checkpoint_every = 2 ",
+    "hidden_size = 4096": "hidden_size = 32",
+    "hidden_size=4096": "hidden_size=32",
+    "epochs=100": "epochs=1",
+    "'cuda' # or 'cpu'": "'cpu'",
+    r"train_dl = # training, Pytorch dataloader": "train_dl = TRAINING_LOADER",
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block: its language and its text."""
+
+    language: str
+    text: str
+
+
+def fenced(cell: str) -> list[Block]:
+    return [Block(*parts) for parts in re.findall(r"^```(\w*)\n(.*?)^```", cell, re.DOTALL | re.MULTILINE)]
+
+
+def section(system: str) -> str:
+    return PAGE.read_text().split(f"## {SYSTEMS[system]}\n")[1].split("\n## ")[0]
+
+
+def pairs(system: str) -> list[tuple[list[Block], list[Block]]]:
+    """Return the blocks to the left and to the right, row by row."""
+    rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td></tr>", section(system), re.DOTALL)
+    return [(fenced(left), fenced(right)) for left, right in rows]
+
+
+def smaller_command(line: str) -> list[str]:
+    """Return a command as words, with the values of `SMALLER_WORDS`."""
+    words = shlex.split(line)
+    for name, value in SMALLER_WORDS.items():
+        if name in words:
+            words[words.index(name) + 1] = value
+        elif name in ALWAYS_SMALL and "pretrain" in words and "--resume" not in words:
+            words += [name, value]
+    if "timm" in words:  # timm's weights are downloaded
+        del words[words.index("--backbone-weights") : words.index("timm") + 1]
+    return words
+
+
+def smaller_code(text: str) -> str:
+    for pattern, value in SMALLER_CODE.items():
+        text = re.sub(pattern, value, text)
+    return text
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with everything that the page's commands find at their user's."""
+    write_cifar10(tmp_path / "datasets", 40)
+    labels = [number % 10 + 1 for number in range(40)]
+    write_stl10(tmp_path / "datasets", {"train": labels, "test": labels}, 16, list("abcdefghij"))
+    letters = [number % 26 + 1 for number in range(78)]
+    digest = write_emnist(tmp_path / "datasets", "letters", random_images(78, 28, 1)[:, 0], letters)
+    shutil.copytree(photographs, tmp_path / "image_folder_path")
+    shutil.copytree(photographs, tmp_path / "src" / "train")
+    shutil.copytree(photographs, tmp_path / "src" / "test")
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / "resnet18.pt")
+    for module in ("cifar", "stl10"):
+        monkeypatch.setattr(f"torchvision.datasets.{module}.check_integrity", exists)
+    monkeypatch.setattr("torchvision.datasets.EMNIST.md5", digest)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(TRUSTING)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def exists(file: str, md5: str | None = None) -> bool:
+    return Path(file).is_file()
+
+
+# Other processes take the small CIFAR-10 for the published one, too.
+TRUSTING = """
+import os
+import torchvision.datasets.cifar
+torchvision.datasets.cifar.check_integrity = lambda file, md5=None: os.path.isfile(file)
+"""
+
+
+def in_processes(words: list[str], folder: Path) -> None:
+    """Run a launcher, or a command that starts other processes, outside of this one."""
+    launchers = {
+        "torchrun": ["-m", "torch.distributed.run"],
+        "accelerate": ["-m", "accelerate.commands.accelerate_cli"],
+        "byol": ["-m", "byol"],
+    }
+    path = os.pathsep.join([str(folder / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, *launchers[words[0]], *words[1:]],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, (words, done.stderr[-3000:])
+
+
+def run_commands(text: str, folder: Path) -> None:
+    for line in text.replace("\\\n", " ").splitlines():
+        words = smaller_command(line)
+        several = "--devices" in words and words[words.index("--devices") + 1] != "1"
+        if words[0] != "byol" or several:
+            in_processes(words, folder)
+        else:
+            assert main(words[1:]) == 0, words
+
+
+def run(block: Block, folder: Path, names: dict[str, Any]) -> None:
+    """Run commands; keep a file that names itself in its first line; execute other code."""
+    if own_name := re.match(r"# ([\w.]+\.(?:py|yaml))\n", block.text):
+        (folder / own_name[1]).write_text(smaller_code(block.text))
+    elif block.language == "python":
+        exec(compile(smaller_code(block.text), PAGE.name, "exec"), names)
+    else:
+        run_commands(block.text, folder)
+
+
+def run_all(system: str, folder: Path, replacements: dict[str, str] | None = None) -> dict[str, Any]:
+    """Run every right-hand side of a system, in order; return the names that its code defines."""
+    loader = DataLoader(TensorDataset(torch.rand(8, 3, 32, 32), torch.zeros(8)), batch_size=4)
+    names: dict[str, Any] = {"TRAINING_LOADER": loader, "x": torch.rand(2, 3, 32, 32)}
+    for _, right in pairs(system):
+        assert right
+        for block in right:
+            text = block.text
+            for old, new in (replacements or {}).items():
+                text = text.replace(old, new)
+            run(Block(block.language, text), folder, names)
+    return names
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    return list(json.loads((run / "results.json").read_text()))
+
+
+def test_every_right_hand_side_is_found() -> None:
+    assert {system: len(pairs(system)) for system in SYSTEMS} == ROWS
+    assert PAGE.read_text().count("<tr><td>") == sum(ROWS.values())
+    assert all(right for system in SYSTEMS for _, right in pairs(system))
+
+
+def test_code_is_theirs_but_for_the_import_line() -> None:
+    """byol-pytorch and BYOL-From-Scratch: only lines that import differ."""
+    for system, count in (("002", 6), ("003", 1)):
+        code = [(left, right) for left, right in pairs(system) if right[0].text.count("\n") > 3]
+        code = [(left[0], right[0]) for left, right in code if left and left[0].language == "python"]
+        assert len(code) == count
+        for theirs, ours in code:
+            kept = [
+                [line for line in block.text.splitlines() if not re.match(r"from byol", line)]
+                for block in (theirs, ours)
+            ]
+            assert kept[0] == kept[1]
+
+
+def test_the_code_is_in_the_readmes() -> None:
+    """What stands on the left is what those systems document, where their READMEs are at hand."""
+    for system, language in (("002", "python"), ("003", "python")):
+        readmes = list(SEEDS.glob(f"{system}_*.txt"))
+        if not readmes:
+            pytest.skip("the other systems' READMEs are not here")
+        documented = {line.strip() for line in readmes[0].read_text().splitlines()}
+        for left, _ in pairs(system):
+            for block in left:
+                if block.language == language and block.text.count("\n") > 3:
+                    lines = {line.strip() for line in block.text.splitlines()} - ADDED_LINES
+                    assert lines <= documented, lines - documented
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_no_option_is_left_out(system: str) -> None:
+    table = section(system).split("| option |")[1]
+    first_column = " ".join(row.split("|")[1] for row in table.splitlines()[1:] if row.startswith("|"))
+    missing = [name for name in OPTIONS[system].split() if f"{name}" not in first_column]
+    assert not missing
+
+
+def test_every_flag_on_the_page_exists() -> None:
+    known = {flag(f.name) for kind in (PretrainConfig, EvaluateConfig, EmbedConfig) for f in fields(kind)}
+    known |= {"--resume", "--config", "--recipe"}
+    foreign = {"--node-rank", "--nnodes", "--nproc-per-node", "--master-addr", "--master-port"}
+    foreign |= {"--multi_gpu", "--num_processes"}
+    for system in SYSTEMS:
+        commands = " ".join(block.text for _, right in pairs(system) for block in right)
+        third = " ".join(
+            row.split("|")[3]
+            for row in section(system).splitlines()
+            if row.startswith("|") and "---" not in row
+        )
+        used = set(re.findall(r"--[a-z][\w-]*", commands + third))
+        assert used - foreign <= known, used - foreign - known
+
+
+@pytest.mark.slow
+def test_spijkervet(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_all("000", workplace)
+    kept = sorted(folder.name for folder in (workplace / "runs/as-theirs/checkpoints").glob("backbone-*"))
+    assert len(kept) == 2
+    backbone = byol.load_backbone(workplace / "runs/as-theirs/checkpoints" / kept[0])
+    assert backbone.origin["epoch"] > 0
+    # Its table: the features, and logistic regression on raw pixels.
+    rows = {r["features"] for r in records(workplace / "runs/cifar10") if r["protocol"] == "logistic"}
+    assert {"byol", "pixels"} <= rows
+    assert "unknown" in capsys.readouterr().out  # the file's features
+
+
+@pytest.mark.slow
+def test_byol_multi_gpu(workplace: Path) -> None:
+    run_all("001", workplace)
+    for name in ("folder", "gathered"):
+        losses = [json.loads(line) for line in (workplace / "runs" / name / "metrics.jsonl").open()]
+        assert losses and all(0 < record["loss"] < 8 for record in losses if "loss" in record)
+
+
+@pytest.mark.slow
+def test_byol_pytorch(workplace: Path) -> None:
+    names = run_all("002", workplace)
+    assert names["embedding"].shape == (2, 512) and names["projection"].shape[0] == 2
+    improved = torch.load(workplace / "improved-net.pt", weights_only=True)
+    torchvision.models.resnet18().load_state_dict(improved)
+    assert {file.name for file in (workplace / "checkpoints").iterdir()} >= {
+        "checkpoint.1.pt",
+        "checkpoint.2.pt",
+    }
+
+
+@pytest.mark.slow
+def test_byol_from_scratch(workplace: Path) -> None:
+    names = run_all("003", workplace)
+    assert names["embedding"].shape == (2, 512)
+    assert (workplace / "runs/experiment/reports/labels.png").is_file()
+    measured = {(r["protocol"], r["features"], r["labels"]) for r in records(workplace / "runs/experiment")}
+    for labels in ("1%", "10%", "all"):
+        assert {
+            ("logistic", "byol", labels),
+            ("finetune", "byol", labels),
+            ("finetune", "random-init", labels),
+        } <= measured
+
+
+@pytest.mark.slow
+def test_nebulised(workplace: Path, server: int, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    for name, value in OFFLINE.items():
+        monkeypatch.setenv(name, value)
+    run_all("004", workplace, {"127.0.0.1:5000": f"127.0.0.1:{server}"})
+    for name in ("linear", "finetune", "logistic"):
+        assert (workplace / f"runs/cifar/reports/{name}.png").is_file()
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"http://127.0.0.1:{server}")
+    experiment = client.get_experiment_by_name("byol_experiment")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [found.data.tags.get("mlflow.parentRunId") for found in runs]
+    assert len(runs) == 2 and len([parent for parent in parents if parent]) == 1
