@@ -95,6 +95,15 @@ def test_the_state_goes_round(make_learner: MakeLearner, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("momentum", [True, False])
+def test_parameters_keep_their_places(momentum: bool, make_learner: MakeLearner) -> None:
+    """Backbone, projector, predictor: an optimizer's state in older checkpoints goes by place alone."""
+    names = [name for name, _ in make_learner(use_momentum=momentum).named_online_parameters()]
+    parts = [".".join(name.split(".")[:2]) if name.startswith("online") else "predictor" for name in names]
+    assert list(dict.fromkeys(parts)) == ["online.backbone", "online.projector", "predictor"]
+    assert parts == sorted(parts)
+
+
+@pytest.mark.parametrize("momentum", [True, False])
 def test_copies_and_pickles_work_on_their_own(
     momentum: bool, make_learner: MakeLearner, two_views: tuple[Tensor, Tensor]
 ) -> None:

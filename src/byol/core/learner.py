@@ -121,12 +121,14 @@ class BYOL(nn.Module):
             before_projector.append(SimplicialEmbedding(inputs, *simplices))
             inputs = num_simplices * simplex_size
         make_heads = byol_heads if use_momentum else simsiam_heads
-        projector, self.predictor = make_heads(inputs, projection_size, projection_hidden_size)
+        projector, predictor = make_heads(inputs, projection_size, projection_hidden_size)
         projector = before_projector + projector
-        self.online = _OnlineNetwork(backbone, projector)
         if normalization == "group":
-            for head in (projector, self.predictor):
+            for head in (projector, predictor):
                 use_group_normalization(head, head.modules())
+        # In this order: an optimizer's saved state knows parameters by their place only.
+        self.online = _OnlineNetwork(backbone, projector)
+        self.predictor = predictor
         self._follow(net)
         self._synchronize_batchnorm(sync_batchnorm)
         self.target: TargetNetwork | None = None
