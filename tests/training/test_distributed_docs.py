@@ -98,7 +98,11 @@ def test_two_machines_complete_a_run(machines: list[list[str]], photographs: Pat
                 text=True,
             )
         )
-    said = [agent.communicate(timeout=200) for agent in agents]
+    try:
+        said = [agent.communicate(timeout=200) for agent in agents]
+    finally:
+        for agent in agents:
+            agent.terminate()
     assert [agent.returncode for agent in agents] == [0, 0], said
     assert said[0][0].count("run directory: ") == 1 and said[1][0] == ""
     assert "images to train on" in said[0][1] and "images to train on" not in said[1][1]

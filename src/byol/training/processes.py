@@ -176,9 +176,9 @@ def _accepted(server: socket.socket, count: int, token: bytes) -> dict[int, sock
 
 
 def _kept_alive(connection: socket.socket) -> socket.socket:
-    """Let the system notice within about 35 seconds that the machine at the other end is gone."""
+    """Let the system notice within half a minute that the machine at the other end is gone."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
+    for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 4), ("TCP_KEEPCNT", 4)):
         if hasattr(socket, name):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
     return connection
