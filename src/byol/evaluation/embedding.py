@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from byol.config import EmbedConfig
 from byol.data.source import Source
 from byol.errors import UserError, unknown
 from byol.evaluation.features import cached, extract, fingerprint
-from byol.evaluation.opening import Architecture, open_with_data
+from byol.evaluation.opening import Architecture, command_settings, open_with_data
 from byol.evaluation.target import Data, Target, check_channels, chosen_device
 from byol.rundir import written_whole
 from byol.types import Features, ImageSet
@@ -23,33 +25,20 @@ UNLABELLED = -1
 def embed(
     target: str | Path,
     *,
-    data: Data | None = None,
-    split: str = "train",
     out: str | Path,
-    data_dir: str | None = None,
-    device: str = "auto",
-    num_workers: int = 0,
+    data: Data | None = None,
     net: nn.Module | None = None,
-    backbone: str | None = None,
-    image_size: int | None = None,
-    channels: int | None = None,
-    stem: str | None = None,
-    preset: str | None = None,
+    **settings: Any,
 ) -> Path:
     """Write the vectors of a split to one file.
 
     Args:
         target: a run directory, a bundle folder, or a file with a state dict.
-        data: as `byol pretrain --data`; None: the run's own.
-        split: train, test, unlabeled, or all of them in this order, with the split's name in each id.
         out: .parquet (columns id, label where known, vector), .npy (vectors), or .safetensors
             (vectors, labels where known).
-        data_dir: where named sets are; None: where the run had them, else ./datasets.
-        device: "auto", "cpu", "cuda", ...
-        num_workers: processes that decode images which do not fit in memory.
+        data: as for `byol.evaluate`; None: the run's own.
         net: an untrained copy of the network, where it was the user's own.
-        backbone: of a weights file, as for `byol.evaluate`; `image_size`, `channels`, `stem` and
-            `preset` too.
+        **settings: the flags of `byol embed` with underscores: split, device, ...
 
     Returns:
         The path of the file. An older file there is replaced once the new one is complete.
@@ -57,17 +46,17 @@ def embed(
     Raises:
         UserError: something is not as it should be. Nothing is written to `out` then.
     """
+    config = command_settings(EmbedConfig, target, data, {**settings, "out": out})
     file = Path(out)
     if file.suffix not in WRITERS:
         raise UserError(f"cannot write '{out}': the name must end in {', '.join(WRITERS)}")
-    if split not in SPLITS:
-        raise unknown("split", split, SPLITS)
-    worker = _Extraction(chosen_device(device), num_workers)
-    architecture = Architecture(backbone, image_size, channels, stem, preset)
-    opened, source = open_with_data(target, data, data_dir, net, architecture)
+    if config.split not in SPLITS:
+        raise unknown("split", config.split, SPLITS)
+    worker = _Extraction(chosen_device(config.device), config.num_workers)
+    opened, source = open_with_data(target, data, config.data_dir, net, Architecture.of(config))
     parts = [
-        worker.features(opened, images, source.name, name, split == "all")
-        for name, images in _chosen(source, split)
+        worker.features(opened, images, source.name, name, config.split == "all")
+        for name, images in _chosen(source, config.split)
     ]
     _write(file, _joined(parts))
     return file

@@ -1,9 +1,10 @@
 """From what the user names - a run, a bundle or a plain weights file, and data - to both of them, open."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from torch import nn
 
@@ -16,9 +17,25 @@ from byol.data.images import in_memory, natural_side, resident
 from byol.data.source import Source, open_source
 from byol.errors import UserError
 from byol.evaluation.target import Data, Target, open_data, open_target
-from byol.settings import flag
+from byol.settings import flag, settings_from
 
 _SUFFIXES = (".safetensors", ".pt", ".pth")
+
+
+Settings = TypeVar("Settings", EvaluateConfig, EmbedConfig)
+
+
+def command_settings(
+    kind: type[Settings], target: str | Path, data: Data | None, settings: Mapping[str, Any]
+) -> Settings:
+    """Return a command's settings from keywords. Data without a name have no place among them.
+
+    Raises:
+        UserError: as `settings_from`.
+    """
+    texts = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+    named = str(data) if isinstance(data, str | Path) else None
+    return settings_from(kind, {**texts, "target": str(target), "data": named})
 
 
 @dataclass(frozen=True)

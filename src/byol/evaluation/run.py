@@ -11,7 +11,7 @@ from byol.config import EvaluateConfig
 from byol.core.backbone import find_layer
 from byol.evaluation.baselines import centred_pixels, random_init
 from byol.evaluation.measure import Machine, Representation, measured
-from byol.evaluation.opening import Architecture, open_with_data
+from byol.evaluation.opening import Architecture, command_settings, open_with_data
 from byol.evaluation.pictures import draw_labels
 from byol.evaluation.report import reports_folder, write_report
 from byol.evaluation.request import parsed_request
@@ -20,7 +20,6 @@ from byol.evaluation.target import Data, Target, chosen_device
 from byol.evaluation.task import Task, divide
 from byol.evaluation.tracked import tracked
 from byol.rundir import append_records
-from byol.settings import settings_from
 
 
 def evaluate(
@@ -41,9 +40,7 @@ def evaluate(
     Raises:
         UserError: something is not as it should be. Nothing is recorded then.
     """
-    named = str(data) if isinstance(data, str | Path) else None
-    given = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
-    config = settings_from(EvaluateConfig, {**given, "target": str(target), "data": named})
+    config = command_settings(EvaluateConfig, target, data, settings)
     request = parsed_request(config)
     folder = reports_folder(target, config.out) if config.report or config.plot else None
     machine = Machine(chosen_device(config.device), config.num_workers)
