@@ -17,8 +17,8 @@ from PIL import Image
 
 import byol
 from byol.cli import main
-from byol.core.backbone import build_backbone
 from byol.core.learner import BYOL
+from byol.core.named_backbone import build_backbone
 from byol.errors import UserError
 from byol.rundir import RunDirectory
 from byol.training import checkpoint

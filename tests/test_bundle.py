@@ -13,7 +13,8 @@ from torch import Tensor, nn
 import byol
 from byol.augment.evaluation import Preprocess
 from byol.bundle import bundle_folder, save_bundle
-from byol.core.backbone import Backbone, build_backbone
+from byol.core.backbone import Backbone
+from byol.core.named_backbone import build_backbone
 from byol.errors import UserError
 
 PREPROCESS = Preprocess(16, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), crop_fraction=0.875, interpolation="bilinear")

@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 
 from byol.augment.evaluation import Preprocess
-from byol.core.backbone import Backbone, build_backbone
+from byol.core.backbone import Backbone
+from byol.core.named_backbone import build_backbone
 from byol.core.weights import load_exactly, read_weights, save_weights
 from byol.errors import UserError
 from byol.rundir import write_atomically

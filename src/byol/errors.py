@@ -18,3 +18,8 @@ def unknown(kind: str, word: str, candidates: Iterable[str]) -> UserError:
     """Return the error for a name that is none of `candidates`: the closest one, then all of them."""
     names = list(candidates)
     return UserError(f"unknown {kind} '{word}'.{closest(word, names)} Known: {', '.join(names)}.")
+
+
+def first_line(error: Exception) -> str:
+    """Return what to tell of an error: its first line, or its kind where it has no words."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

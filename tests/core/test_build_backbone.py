@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from byol.core.backbone import CIFAR_RESNETS, build_backbone
+from byol.core.named_backbone import CIFAR_RESNETS, build_backbone
 from byol.errors import UserError
 
 WIDTHS = {

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from byol.core.backbone import build_backbone
 from byol.core.cifar_resnet import CIFAR_RESNETS, CifarResNet
+from byol.core.named_backbone import build_backbone
 
 
 def test_resnet20_has_the_papers_layers_and_parameters() -> None:

@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from byol.core.backbone import build_backbone
+from byol.core.named_backbone import build_backbone
 from byol.errors import UserError
 
 

@@ -10,7 +10,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from byol.core.backbone import build_backbone
+from byol.core.named_backbone import build_backbone
 from byol.core.weights import load_exactly, load_plain, read_weights
 from byol.errors import UserError
 

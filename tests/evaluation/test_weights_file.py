@@ -16,7 +16,8 @@ import byol
 from byol.augment.evaluation import Preprocess, preprocess_for
 from byol.bundle import save_bundle
 from byol.cli import main
-from byol.core.backbone import Backbone, build_backbone
+from byol.core.backbone import Backbone
+from byol.core.named_backbone import build_backbone
 from byol.data.source import Source
 from byol.errors import UserError
 from byol.evaluation.embedding import embed

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from byol.core.backbone import classifier_layers
+from byol.core.named_backbone import classifier_layers
 from byol.errors import UserError
 from byol.rundir import written_whole
 

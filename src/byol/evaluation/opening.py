@@ -11,7 +11,8 @@ from torch import nn
 from byol.augment.evaluation import preprocess_for
 from byol.augment.presets import natural_preset, preset_named
 from byol.config import EmbedConfig, EvaluateConfig
-from byol.core.backbone import Backbone, build_backbone
+from byol.core.backbone import Backbone
+from byol.core.named_backbone import build_backbone
 from byol.core.weights import load_plain, read_weights
 from byol.data.images import in_memory, natural_side, resident
 from byol.data.source import Source, open_source

@@ -9,8 +9,8 @@ from torch import nn
 
 from byol.augment.evaluation import preprocess_for
 from byol.config import TIMM_WEIGHTS, PretrainConfig
-from byol.core.backbone import build_backbone
 from byol.core.learner import BYOL
+from byol.core.named_backbone import build_backbone
 from byol.core.weights import load_plain, read_weights, save_weights
 from byol.data.batches import Batch, BatchPlan, ResidentBatches, streamed_batches
 from byol.randomness import NETWORK, derived_seed
