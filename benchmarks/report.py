@@ -13,7 +13,9 @@ BEGIN, END = "<!-- begin: python benchmarks/report.py -->", "<!-- end -->"
 def main() -> None:
     """Write both files."""
     sections = [
-        section(name) for name in ("demo", "cifar10_cpu", "views") if (RESULTS / f"{name}.json").is_file()
+        section(name)
+        for name in ("demo", "cifar10_cpu", "few_labels", "views")
+        if (RESULTS / f"{name}.json").is_file()
     ]
     head = "# Results\n\nWritten by `python benchmarks/report.py` from `benchmarks/results/`; do not edit.\n"
     (ROOT / "docs" / "results.md").write_text("\n".join([head, *sections]))
@@ -25,7 +27,8 @@ def main() -> None:
 def section(name: str) -> str:
     """Return one benchmark's section of docs/results.md."""
     values = recorded(name)
-    return {"demo": demo, "cifar10_cpu": cifar10, "views": views}[name](values) + made_on(values)
+    kinds = {"demo": demo, "cifar10_cpu": cifar10, "few_labels": few_labels, "views": views}
+    return kinds[name](values) + made_on(values)
 
 
 def made_on(values: dict[str, Any]) -> str:
@@ -64,6 +67,34 @@ def cifar10(values: dict[str, Any]) -> str:
     )
     rows = [[name, *(f"{100 * cells[p, name]:.1f}" for p in ("knn", "logistic"))] for name in FEATURES]
     return title + about + table(["features", "kNN", "logistic regression"], rows)
+
+
+def few_labels(values: dict[str, Any]) -> str:
+    """Return the table of frozen, fine-tuned and from scratch by amounts of labels."""
+    cells = {(row["protocol"], row["features"], row["labels"]): row for row in values["rows"]}
+    amounts = list(dict.fromkeys(row["labels"] for row in values["rows"]))
+    title = "## CIFAR-10 with few labels, on two CPU cores\n\n"
+    about = (
+        "Top-1 on the 10,000 test images, in percent: mean over three draws of labels (with all labels: "
+        "three seeds), +- their standard deviation. The backbone is that of the recipe `cifar10-cpu`, one "
+        "pretraining seed. Frozen: logistic regression. Fine-tuned and from scratch share grid, choice (on "
+        "a fifth of the drawn labels; with all labels one setting, so no choice) and augmentation: "
+        + "; ".join(f"{amount}: {_grid(values['grids'][amount])}" for amount in amounts)
+        + ".\n\n"
+    )
+    lines = {
+        "frozen, BYOL": ("logistic", "byol"),
+        "fine-tuned, BYOL": ("finetune", "byol"),
+        "from scratch": ("finetune", "random-init"),
+        "frozen, untrained": ("logistic", "random-init"),
+        "raw pixels": ("logistic", "pixels"),
+    }
+    rows = [[name, *(percent(cells[(*key, amount)]) for amount in amounts)] for name, key in lines.items()]
+    return title + about + table(["", *(f"{amount} of the labels" for amount in amounts)], rows)
+
+
+def _grid(grid: dict[str, str]) -> str:
+    return f"rates {grid['finetune_rates']} (per 256 images), {grid['finetune_epochs']} epochs"
 
 
 def views(values: dict[str, Any]) -> str:
