@@ -201,13 +201,14 @@ def test_evaluation_nests_under_the_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["evaluate", str(run.path), "--logger", "mlflow", "--labels", "1%,all", "--draws", "2"]
-    assert main([*words, "--protocol", "knn"]) == 0
+    words += ["--finetune-rates", "0.5", "--finetune-epochs", "1", "--report"]
+    assert main([*words, "--protocol", "knn,finetune"]) == 0
     parent = mlflow.get_run(run_id(run))
     (child,) = mlflow.search_runs(
         [parent.info.experiment_id], f"tags.mlflow.parentRunId = '{parent.info.run_id}'"
     )
     assert child.info.status == "FINISHED" and child.data.params["labels"] == "1%,all"
-    results = run.results()
+    results = [r for r in run.results() if r["protocol"] == "knn"]
     one, other = (r["value"] for r in results if r["labels"] == "1%" and r["metric"] == "top1")
     metrics = history(mlflow, child.info.run_id)
     (whole,) = (r["value"] for r in results if r["labels"] == "all" and r["metric"] == "top1")
@@ -218,8 +219,10 @@ def test_evaluation_nests_under_the_run(
         ("knn/byol/1pct/top1.draws", 1, other),
     ]
     records = mlflow.download_artifacts(child.info.run_id, "results.json", str(tmp_path))
-    assert json.loads(Path(records).read_text()) == results
+    assert json.loads(Path(records).read_text()) == run.results()
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    kept = {artifact.path for artifact in mlflow.list_artifacts(child.info.run_id, "reports")}
+    assert {"reports/finetune.json", "reports/finetune.png", "reports/knn.png"} <= kept
 
 
 @pytest.mark.slow

@@ -187,6 +187,8 @@ class EvaluateConfig:
     """Of a weights file: first layers of its ResNet."""
     preset: PresetName | None = None
     """Of a weights file: augmentations of its training, which decide how images are preprocessed."""
+    normalize: Literal["imagenet", "none"] | None = None
+    """Of a weights file: how its training normalised pixels; none leaves them in [0,1]. Default: imagenet."""
     logger: Literal["none", "mlflow"] = "none"
     """mlflow: record the results as a run nested under the pretraining run's."""
     tracking_uri: str | None = None
@@ -229,6 +231,8 @@ class EmbedConfig:
     """Of a weights file: first layers of its ResNet."""
     preset: PresetName | None = None
     """Of a weights file: augmentations of its training, which decide how images are preprocessed."""
+    normalize: Literal["imagenet", "none"] | None = None
+    """Of a weights file: how its training normalised pixels; none leaves them in [0,1]. Default: imagenet."""
     debug: bool = False
     """Show the traceback of an error."""
 

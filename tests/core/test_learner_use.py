@@ -94,6 +94,13 @@ def test_the_state_goes_round(make_learner: MakeLearner, tmp_path: Path) -> None
     assert torch.equal(first(*views), second(*views))
 
 
+def test_data_parallel_copies_are_refused(make_learner: MakeLearner) -> None:
+    """byol-pytorch's hooks fail in one of DataParallel's threads or the other; ours say what to use."""
+    replica = make_learner()._replicate_for_data_parallel()
+    with pytest.raises(UserError, match="use DistributedDataParallel"):
+        replica(torch.rand(4, 3, 8, 8))
+
+
 @pytest.mark.parametrize("momentum", [True, False])
 def test_parameters_keep_their_places(momentum: bool, make_learner: MakeLearner) -> None:
     """Backbone, projector, predictor: an optimizer's state in older checkpoints goes by place alone."""

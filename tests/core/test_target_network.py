@@ -150,6 +150,21 @@ def test_batch_norm_statistics_are_its_own(make_learner: MakeLearner) -> None:
     assert torch.equal(target.running_mean, before)
 
 
+def test_reset_makes_it_a_copy_again(make_learner: MakeLearner, two_views: tuple[Tensor, Tensor]) -> None:
+    learner = make_learner(total_steps=10)
+    assert learner.target is not None
+    optimizer = torch.optim.SGD(learner.online_parameters(), lr=0.5)
+    learner(*two_views).backward()
+    optimizer.step()
+    learner.update_moving_average()
+    tau, mine = learner.tau, learner.target.network.state_dict()
+    assert any(not mine[name].equal(value) for name, value in learner.online.state_dict().items())
+    learner.reset_moving_average()
+    assert all(mine[name].equal(value) for name, value in learner.online.state_dict().items())
+    assert learner.tau == tau
+    assert not any(parameter.requires_grad for parameter in learner.target.parameters())
+
+
 def test_simsiam_has_none(make_learner: MakeLearner) -> None:
     learner = make_learner(use_momentum=False)
     assert learner.target is None and learner.tau is None

@@ -151,6 +151,16 @@ def test_every_image_of_the_split_counts_the_same(
     assert abs(values["top1"] - (sum(right[:256]) / 256 + sum(right[256:]) / 244) / 2) > 1e-6
 
 
+def test_a_start_from_given_weights_is_no_random_init(
+    make_run: MakeRun, make_net: MakeNet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Supervised weights that a run started from must not pass for random ones."""
+    run = make_run(backbone_weights="timm")
+    results = evaluate(run.path, net=make_net(), protocol="knn", baselines=True, device="cpu")
+    assert {result.features for result in results} == {"byol", "pixels"}
+    assert "no random-init among the baselines: the run did not start" in capsys.readouterr().err
+
+
 def test_the_network_keeps_its_modes_and_its_state(
     backbone: Backbone, digits: Source, preprocess: Preprocess, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -136,6 +136,17 @@ def test_size_channels_and_preset_are_those_of_pretraining(
     assert opened_preprocess(weights, tensor) == preprocess_for("small", 12, 1)
 
 
+def test_pixels_of_a_training_without_normalisation(weights: Path, digits: Source, tmp_path: Path) -> None:
+    """Spijkervet/BYOL's files: their network saw [0,1]."""
+    assert digits.test is not None
+    found = np.load(embed(weights, split="test", out=tmp_path / "a.npy", normalize="none", **DIGITS))
+    backbone, _ = small_backbone(1)
+    bytes_ = torch.stack([digits.test[index] for index in range(len(digits.test))])
+    with torch.no_grad():
+        expected = backbone(bytes_.double().div(255).float())
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
 def test_refusals(weights: Path) -> None:
     cases = [
         ({"preset": "offical"}, "Did you mean 'official'"),

@@ -197,4 +197,4 @@ def test_stop_signal_to_the_first_of_two(witnessed: Witnessed) -> None:
     assert process.returncode == 143, errors
     assert errors.count("byol pretrain --resume run") == 1 and output == ""
     step = load(witnessed.run.last_checkpoint)["step"]
-    assert step >= 8 and step % 5 == 0  # the processes ask each other every five steps
+    assert 8 <= step < 2000

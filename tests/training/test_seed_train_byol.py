@@ -1,7 +1,6 @@
 """`train_byol`: against the loop written out, with every optimizer that is handed all parameters."""
 
 import copy
-import inspect
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -169,10 +168,6 @@ def test_it_moves_the_learner_and_the_images(make_learner: MakeLearner) -> None:
     assert learner.target is not None and int(learner.target.step) == 2
 
 
-@pytest.mark.skipif(
-    "base_model" not in inspect.signature(byol.BYOL).parameters,
-    reason="byol.BYOL has no aliases base_model, moving_avg_decay and get_embedding yet",
-)
 def test_the_documented_example_of_byol_from_scratch() -> None:
     """The code of that README but for the imports, pretrained=True, 100 epochs, and its loader."""
     from torch import optim

@@ -171,7 +171,12 @@ class BYOL(nn.Module):
 
         Raises:
             ValueError: fewer than two images in training: batch normalisation has no statistics.
+            UserError: called by torch's DataParallel, whose copies of the learner would share its state.
         """
+        if getattr(self, "_is_replica", False):  # the word of DataParallel for its copies
+            raise UserError(
+                "DataParallel runs several copies of one learner at once: use DistributedDataParallel"
+            )
         if return_embedding or get_embedding:
             return self._embed(images, return_projection and not get_embedding)
         if second_view is None:
@@ -217,6 +222,11 @@ class BYOL(nn.Module):
         """
         if self.target is not None:
             self.target.update(self.online)
+
+    def reset_moving_average(self) -> None:
+        """Make the target a copy of the online network again, as it was at first; tau stays where it is."""
+        if self.target is not None:
+            self.target.reset(self.online)
 
     def online_parameters(self) -> Iterator[nn.Parameter]:
         """Yield the parameters that the loss trains: what an optimizer needs."""

@@ -77,6 +77,10 @@ class TargetNetwork(nn.Module):
         self._step = self._known_step() + 1
         self.step.fill_(self._step)
 
+    def reset(self, online: nn.Module) -> None:
+        """Copy `online`, parameters and buffers; the step stays."""
+        self.network.load_state_dict(online.state_dict())
+
     def train(self, mode: bool = True) -> Self:
         """Set the mode, as of any module; batch norms that use running statistics stay in eval mode."""
         super().train(mode)

@@ -49,6 +49,8 @@ class Architecture:
     stem: str | None = None
     preset: str | None = None
     """Of the training: it decides how images are preprocessed."""
+    normalize: str | None = None
+    """imagenet (None), or none: pixels stay in [0,1]."""
 
     @classmethod
     def of(cls, config: EvaluateConfig | EmbedConfig) -> Self:
@@ -124,5 +126,9 @@ def _build(architecture: Architecture, source: Source, net: nn.Module | None) ->
         backbone = Backbone(net, size, channels=source.channels)
     else:
         backbone, _ = build_backbone(architecture.backbone, size, source.channels, architecture.stem)
-    backbone.preprocess = preprocess_for(preset, size, source.channels)
+    preprocess = preprocess_for(preset, size, source.channels)
+    if architecture.normalize == "none":
+        zeros, ones = (0.0,) * source.channels, (1.0,) * source.channels
+        preprocess = replace(preprocess, mean=zeros, std=ones)
+    backbone.preprocess = preprocess
     return backbone

@@ -47,8 +47,8 @@ def evaluate(
     opened, source = open_with_data(target, data, config.data_dir, net, Architecture.of(config))
     for name in request.freeze:
         find_layer(opened.backbone.net, name)
-    if config.baselines and opened.run is None:
-        print("no random-init among the baselines: only a run has the weights of step 0", file=sys.stderr)
+    if config.baselines and (reason := opened.no_random_init):
+        print(f"no random-init among the baselines: {reason}", file=sys.stderr)
     task = divide(source, opened.holdout(data))
     with tracked(config, opened.run) as log:
         results = [
@@ -61,7 +61,7 @@ def evaluate(
         if folder is not None and config.plot:
             draw_labels(folder / "labels.png", results, config.metric)
         _record(results, opened, config.out)
-        log(results)
+        log(results, folder)
     return results
 
 
@@ -90,7 +90,7 @@ def _representations(
     )
     if not baselines:
         return
-    if target.run is not None:
+    if target.run is not None and not target.no_random_init:
         initial = random_init(
             backbone,
             target.run.initial_weights,

@@ -54,6 +54,18 @@ class Target:
         """Where features are kept: a run's cache."""
         return self.run.cache if self.run else None
 
+    @property
+    def no_random_init(self) -> str | None:
+        """Why there is no network with random weights to compare with; None where there is one."""
+        if self.run is None:
+            return "only a run has the weights of step 0"
+        if self.config.get("backbone_weights"):
+            given = self.run.initial_weights
+            return (
+                f"the run did not start from random weights (byol evaluate {given} judges where it started)"
+            )
+        return None
+
     def is_own(self, data: Data | None) -> bool:
         """Say whether data may be what the run was trained on; objects without a name may be."""
         if data is None or not isinstance(data, str | Path):

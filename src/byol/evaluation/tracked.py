@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 from byol.config import EvaluateConfig
 from byol.errors import UserError
@@ -12,7 +13,8 @@ from byol.evaluation.results import Result
 from byol.rundir import RunDirectory
 from byol.tracking import MLflowRun, known_mlflow_run, mlflow_address, require
 
-Log = Callable[[Sequence[Result]], None]
+Log = Callable[[Sequence[Result], Path | None], None]
+"""Takes results, and the folder of their reports where some were written."""
 _NO_PARAMETERS = ("data", "out", "logger", "tracking_uri", "experiment", "debug")
 """Settings that say nothing of how results came about; of data, their resolved name is logged."""
 
@@ -29,7 +31,7 @@ def tracked(config: EvaluateConfig, run: RunDirectory | None) -> Iterator[Log]:
         UserError: MLflow fails or cannot be reached.
     """
     if config.logger == "none":
-        yield lambda results: None
+        yield lambda results, folder: None
         return
     require("mlflow")
     mlflow_run = _started(config, run)
@@ -84,7 +86,7 @@ def _started(config: EvaluateConfig, run: RunDirectory | None) -> MLflowRun:
     return mlflow_run
 
 
-def _log(mlflow_run: MLflowRun, results: Sequence[Result]) -> None:
+def _log(mlflow_run: MLflowRun, results: Sequence[Result], folder: Path | None) -> None:
     mlflow_run.log_parameters({"data": results[0].data, "split": results[0].split})
     by_step: dict[int, dict[str, float]] = {}
     for name, value, step in metrics_of(results):
@@ -93,3 +95,5 @@ def _log(mlflow_run: MLflowRun, results: Sequence[Result]) -> None:
         mlflow_run.log_metrics(values, step)
     records = [result.to_dict() for result in results]
     mlflow_run.log_text(json.dumps(records, indent=2) + "\n", "results.json")
+    if folder is not None:
+        mlflow_run.log_path(folder)

@@ -167,10 +167,6 @@ class Checkpoints:
         save_bundle(folder, module.learner.backbone, self.architecture, origin)
 
 
-_AGREE_EVERY = 5
-"""Optimizer steps."""
-
-
 class StopOnSignal:
     """Turns a stop signal into a flag; after the current step all processes save and stop."""
 
@@ -181,6 +177,7 @@ class StopOnSignal:
         self.run_path = run_path
         self.received = 0
         self.before: dict[int, Any] = {}
+        self.hosts: Any = None
 
     def install(self) -> None:
         """Take over the signals; only a process's main thread may.
@@ -198,7 +195,7 @@ class StopOnSignal:
             signal.signal(number, handler)
 
     def __call__(self, module: Pretraining) -> None:
-        number = self._agreed(module)
+        number = self._agreed()
         if number:
             self.save(module)
             if several_processes():
@@ -209,15 +206,15 @@ class StopOnSignal:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
 
-    def _agreed(self, module: Pretraining) -> int:
+    def _agreed(self) -> int:
         """Return the signal that any process received, the same on all of them.
 
-        Several processes ask each other every few steps: the answer makes the host wait for the device.
+        Several processes ask each other after every step, from host to host: none waits for its device.
         """
         if not several_processes():
             return self.received
-        if module.step % _AGREE_EVERY:
-            return 0
-        flag = torch.tensor(self.received, device=module.device)
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+        if self.hosts is None:
+            self.hosts = dist.new_group(backend="gloo")
+        flag = torch.tensor(self.received)
+        dist.all_reduce(flag, op=dist.ReduceOp.MAX, group=self.hosts)
         return int(flag)
