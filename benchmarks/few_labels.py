@@ -35,11 +35,12 @@ def main() -> None:
     """Measure what is missing, and write every mean over draws with its standard deviation."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="cifar10")
-    parser.add_argument("--run", default="runs/cifar10-cpu")
+    parser.add_argument("--run", help="default: runs/cifar10-cpu, with --quick runs/cifar10-cpu-quick")
     parser.add_argument("--quick", action="store_true", help="a few steps: measures nothing")
     options = parser.parse_args()
-    pretrain(options.run, options.data, options.quick)
-    results = [result for amount in AMOUNTS for result in measured(options.run, amount, options.quick)]
+    run = options.run or f"runs/cifar10-cpu{'-quick' if options.quick else ''}"
+    pretrain(run, options.data, options.quick)
+    results = [result for amount in AMOUNTS for result in measured(run, amount, options.quick)]
     rows = means(results)
     for row in rows:
         name = f"{row['labels']:4} {row['protocol']:9} {row['features']:12}"
@@ -62,11 +63,11 @@ def pretrain(run: str, data: str, quick: bool) -> None:
 
 def measured(run: str, amount: str, quick: bool) -> list[dict[str, Any]]:
     """Return the results with this amount of labels, measured now or before."""
-    file = Path(run) / "few_labels" / f"{amount}.json"
+    grid = QUICK if quick else AMOUNTS[amount]
+    file = Path(run) / "few_labels" / f"{'-'.join([amount, *grid.values()])}.json"
     if file.is_file():
         return list(json.loads(file.read_text()))
     began = time.perf_counter()
-    grid = QUICK if quick else AMOUNTS[amount]
     settings: dict[str, Any] = {"labels": amount, "draws": DRAWS, "baselines": True, **grid}
     found = [result for seed in seeds(amount) for result in both(run, seed, settings)]
     kept = [{**result, "data": "cifar10"} for result in found if result["metric"] == "top1"]

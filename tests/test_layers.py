@@ -25,7 +25,7 @@ LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 TOP = len(LAYERS) - 1
 HOMES = {
     "lightning": ("byol.training", "byol.evaluation.supervised"),
-    "timm": ("byol.core.named_backbone",),
+    "timm": ("byol.core.named_backbone", "byol.core.synchronization"),
     "sklearn": ("byol.data.digits", "byol.evaluation", "byol.reporting.demo_picture"),  # the last: t-SNE
     "matplotlib": ("byol.reporting", "byol.evaluation.pictures"),
     "mlflow": ("byol.tracking",),

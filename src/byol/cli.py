@@ -14,7 +14,7 @@ Turn unlabelled images into a backbone (Bootstrap Your Own Latent, arXiv 2006.07
 commands:
   demo       pretrain on handwritten digits, evaluate, draw a picture: a minute on a CPU
   pretrain   train a backbone on images without labels
-  evaluate   measure a trained backbone: kNN, logistic regression, linear probe
+  evaluate   measure a trained backbone: kNN, logistic regression, linear probe, fine-tuning
   embed      write the vectors of images to a file
   recipes    list the packaged settings, or show one
 

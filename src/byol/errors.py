@@ -7,6 +7,10 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """Something the user can fix. The command line prints it as one line and exits with status 2."""
 
+    def __str__(self) -> str:
+        # A DataLoader raises a worker's error anew with the traceback as its message; our line is its last.
+        return super().__str__().split(f"{type(self).__name__}: ")[-1].strip()
+
 
 def closest(word: str, candidates: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the candidate nearest to `word`, or "" where none is near."""

@@ -157,6 +157,8 @@ def write_atomically(file: Path, text: str) -> None:
 def write_tensors(file: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain data with `torch.save`; readers see the old file or the new one.
 
+    Tensors are written as lying on the CPU, so that any machine can read them.
+
     Raises:
         UserError: the disk is full or not writable; what was in `file` before is intact.
     """
@@ -164,9 +166,17 @@ def write_tensors(file: Path, state: dict[str, Any]) -> None:
 
     with written_whole(file) as temporary, temporary.open("wb") as stream:
         try:
-            torch.save(state, stream)
+            torch.save(_on_cpu(state), stream)
         except RuntimeError as error:  # torch's word for a failed write in the middle of its archive
             raise OSError(str(error)) from error
+
+
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _on_cpu(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_on_cpu(part) for part in value]
+    return value.cpu() if hasattr(value, "cpu") else value
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def test_records_draws_and_lines_of_progress(
     assert (first.protocol, first.features, first.labels, first.draw) == ("finetune", "byol", 10, 0)
     assert (first.metric, first.split, first.seed, first.epoch) == ("top1", "test", 3, 7)
     settings = first.settings
-    assert {"lr", "epochs", "batch_size", "bn_momentum", "freeze", "grid"} == settings.keys()
+    assert {"lr", "epochs", "batch_size", "bn_momentum", "freeze", "grid", "seed"} == settings.keys()
     asked = [(0.1, 1), (0.1, 2), (1.0, 1), (1.0, 2)]
     assert [(tried["lr"], tried["epochs"]) for tried in settings["grid"]] == asked
     by_features = {r.features: r for r in results if r.metric == "top1" and r.draw == 0}

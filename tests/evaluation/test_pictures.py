@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from byol.evaluation import pictures
-from byol.evaluation.pictures import draw_confusion, draw_labels
+from byol.evaluation.pictures import draw_confusion, plot_labels
 from byol.evaluation.report import class_report
 from byol.evaluation.results import Result
 
@@ -102,7 +102,7 @@ def experiment(amounts: tuple[str | int, ...]) -> list[Result]:
 def test_a_line_per_protocol_and_features_with_bars_over_draws(drawn: list[Axes], tmp_path: Path) -> None:
     results = experiment(("1%", "10%", "all"))
     other = [replace(result, metric="mean_per_class", value=0.0) for result in results]
-    draw_labels(tmp_path / "labels.png", [*results, *other])
+    plot_labels(tmp_path / "labels.png", [*results, *other])
     axes = drawn[0]
     assert axes.get_xscale() == "log"
     assert [text.get_text() for text in axes.get_xticklabels()] == ["1%", "10%", "all"]
@@ -126,9 +126,9 @@ def test_a_line_per_protocol_and_features_with_bars_over_draws(drawn: list[Axes]
 
 
 def test_numbers_per_class_and_both_kinds_of_amounts(drawn: list[Axes], tmp_path: Path) -> None:
-    draw_labels(tmp_path / "numbers.png", experiment((1, 5, 20)))
-    draw_labels(tmp_path / "both.png", experiment((1, 5, "10%", "all")))
-    draw_labels(tmp_path / "single.png", experiment(("all",)))
+    plot_labels(tmp_path / "numbers.png", experiment((1, 5, 20)))
+    plot_labels(tmp_path / "both.png", experiment((1, 5, "10%", "all")))
+    plot_labels(tmp_path / "single.png", experiment(("all",)))
     numbers, both, single = drawn
     assert numbers.get_xscale() == "log" and list(numbers.get_xticks()) == [1, 5, 20]
     assert both.get_xscale() == "linear" and list(both.get_xticks()) == [0, 1, 2, 3]
@@ -140,6 +140,6 @@ def test_numbers_per_class_and_both_kinds_of_amounts(drawn: list[Axes], tmp_path
 def test_a_protocol_that_stops_early_is_a_shorter_line(drawn: list[Axes], tmp_path: Path) -> None:
     results = experiment(("1%", "all"))
     linear = replace(RESULT, protocol="linear", value=0.7)
-    draw_labels(tmp_path / "labels.png", [*results, linear], "top1")
+    plot_labels(tmp_path / "labels.png", [*results, linear], "top1")
     lengths = {line.get_label(): len(line[0].get_xdata()) for line in drawn[0].containers}
     assert lengths["frozen (linear), byol"] == 1 and lengths["frozen, byol"] == 2

@@ -107,7 +107,7 @@ def test_linear_clean_and_augmented(
     [
         ("logistic", False, ["C"]),
         ("logistic", True, ["l2", "grid"]),
-        ("linear", False, ["lr", "epochs", "batch_size", "augment"]),
+        ("linear", False, ["lr", "epochs", "batch_size", "augment", "seed"]),
     ],
 )
 def test_test_labels_never_influence_a_choice(

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -10,18 +11,18 @@ from pathlib import Path
 import pytest
 
 from byol.rundir import RunDirectory
-from byol.training import processes
+from byol.training import process_watch
 from byol.training.errors import LostProcessError
-from byol.training.processes import ProcessWatch, StartedProcesses, connect
+from byol.training.process_watch import ProcessWatch, StartedProcesses, connect
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(600)"]
 # Watches the process that started it, and waits inside a call that never returns.
 STUCK = """
 import os, sys, time
-from byol.training import processes
-processes._SECONDS_TO_LEAVE = 0.1
-watch = processes.ProcessWatch(1, lambda: os._exit(7))
-watch.start(processes.inherited_connection())
+from byol.training import process_watch
+process_watch._SECONDS_TO_LEAVE = 0.1
+watch = process_watch.ProcessWatch(1, lambda: os._exit(7))
+watch.start(process_watch.inherited_connection())
 print("watching", flush=True)
 time.sleep(600)
 """
@@ -29,7 +30,7 @@ time.sleep(600)
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_SECONDS_TO_LEAVE", 0.1)
+    monkeypatch.setattr(process_watch, "_SECONDS_TO_LEAVE", 0.1)
 
 
 def watch_over(started: StartedProcesses) -> tuple[ProcessWatch, threading.Event]:
@@ -56,8 +57,29 @@ def test_one_that_fails_before_it_has_connected_is_noticed() -> None:
     assert watch.ended_within(30) == 1 and started.fate(1) == "ended with status 3" and left.wait(30)
 
 
+def test_messages_that_come_together_are_two() -> None:
+    """That another process has ended, and that this one is done: in one reading."""
+    ours, theirs = socket.socketpair()
+    left = threading.Event()
+    watch = ProcessWatch(1, left.set)
+    theirs.sendall((2).to_bytes(4) + (2**32 - 1).to_bytes(4))
+    watch.start({0: ours})
+    assert watch.ended_within(30) == 2
+
+
+def test_one_that_parts_and_lives_on_has_ended_for_the_others() -> None:
+    """A script that catches the error of its run keeps the process, and with it the connection, open."""
+    ours, theirs = socket.socketpair()
+    watch, other = ProcessWatch(0, lambda: None), ProcessWatch(1, lambda: None)
+    watch.start({1: ours})
+    other.start({0: theirs})
+    other.part()
+    assert watch.ended_within(30) == 1 and other.ended is None
+
+
 def test_one_that_is_done_may_end() -> None:
-    code = "import os, socket; socket.socket(fileno=int(os.environ['BYOL_CONNECTION'])).send(b'done')"
+    code = "from byol.training.process_watch import ProcessWatch, inherited_connection as connection\n"
+    code += "watch = ProcessWatch(1, print); watch.start(connection()); watch.finish()"
     started = StartedProcesses([sys.executable, "-c", code], 2, {})
     watch, left = watch_over(started)
     assert started.processes[1].wait(30) == 0
@@ -65,7 +87,7 @@ def test_one_that_is_done_may_end() -> None:
 
 
 def test_a_started_process_does_not_outlive_the_first() -> None:
-    code = "import sys; from byol.training.processes import StartedProcesses\n"
+    code = "import sys; from byol.training.process_watch import StartedProcesses\n"
     code += "StartedProcesses([sys.executable, '-c', sys.argv[1]], 2, {}).processes[1].wait()"
     first = subprocess.Popen([sys.executable, "-c", code, STUCK], stdout=subprocess.PIPE, text=True)
     assert first.stdout is not None and first.stdout.readline() == "watching\n"
@@ -119,7 +141,7 @@ def test_connected_processes_learn_of_each_other(monkeypatch: pytest.MonkeyPatch
 def test_a_stranger_is_not_taken_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
-    monkeypatch.setattr(processes, "_SECONDS_TO_CONNECT", 1)
+    monkeypatch.setattr(process_watch, "_SECONDS_TO_CONNECT", 1)
 
     def broadcast(value: tuple[int, bytes]) -> None:
         with socket.create_connection(("127.0.0.1", value[0])) as stranger:

@@ -16,19 +16,24 @@ def several_processes() -> bool:
 
 # Eager under torch.compile, which does not trace collectives inside autograd functions.
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def gathered(*vectors: Tensor) -> tuple[Tensor, ...]:
+def gathered(*vectors: Tensor, check_sizes: bool = False) -> tuple[Tensor, ...]:
     """Return tensors [B,D] with those of all processes one after the other, [B x processes,D].
 
     The gradient is the sum over the processes' losses: where each computes the same loss of the whole
     batch, and DistributedDataParallel averages their gradients, the result is the gradient of one
     process that has the whole batch. One process alone gets its own tensors back.
 
+    Args:
+        vectors: of one shape.
+        check_sizes: make sure that all processes have batches of one size; the host waits for that.
+
     Raises:
-        UserError: the processes' batches differ in size; all of them raise it.
+        UserError: they have not; all processes raise it.
     """
     if not several_processes():
         return vectors
-    _check_sizes(vectors[0])
+    if check_sizes:
+        _require_one_size(vectors[0])
     whole: Tensor = _Gather.apply(torch.stack(vectors))  # [len(vectors),B x processes,D]
     return whole.unbind()
 
@@ -50,7 +55,7 @@ class _Gather(torch.autograd.Function):
         return gradient.chunk(dist.get_world_size(), dim=1)[dist.get_rank()]
 
 
-def _check_sizes(local: Tensor) -> None:
+def _require_one_size(local: Tensor) -> None:
     """Raise unless all processes have batches of one size; without this, they would wait for ever."""
     size = torch.tensor([local.shape[0]], device=local.device)
     sizes = [torch.empty_like(size) for _ in range(dist.get_world_size())]

@@ -17,6 +17,7 @@ from byol.core.group_normalization import use_group_normalization
 from byol.core.heads import byol_heads, simsiam_heads
 from byol.core.losses import negative_cosine, regression_loss
 from byol.core.simplicial import SimplicialEmbedding
+from byol.core.synchronization import synchronize_batch_norms
 from byol.core.target import TargetNetwork
 from byol.errors import UserError
 from byol.types import StepOutput
@@ -113,6 +114,7 @@ class BYOL(nn.Module):
         self.use_momentum = use_momentum
         self.concatenate_views = concatenate_views
         self.gather_projections = gather_projections
+        self._sizes_checked = False
         _check_target_statistics(target_statistics, use_momentum, normalization)
         backbone = Backbone(net, image_size, hidden_layer, channels, normalization=normalization)
         inputs, before_projector = backbone.num_features, nn.Sequential()
@@ -205,9 +207,10 @@ class BYOL(nn.Module):
         if self.target is not None:
             target1, target2 = self._on_both(self.target, view1, view2)
         if self.gather_projections:
-            prediction1, prediction2, online1, online2, target1, target2 = gathered(
-                prediction1, prediction2, online1, online2, target1, target2
-            )
+            # Of different sizes in the first step, they would be so in all.
+            prediction1, prediction2 = gathered(prediction1, prediction2, check_sizes=not self._sizes_checked)
+            self._sizes_checked = True
+            online1, online2, target1, target2 = gathered(online1, online2, target1, target2)
         if self.target is None:
             both = negative_cosine(prediction1, target2) + negative_cosine(prediction2, target1)
             loss = both.mean() / 2
@@ -266,8 +269,7 @@ class BYOL(nn.Module):
                 "sync_batchnorm needs the network on a GPU: torch's SyncBatchNorm takes no CPU tensors"
             )
         if wanted or (wanted is None and several_processes() and on_gpu):
-            nn.SyncBatchNorm.convert_sync_batchnorm(self.online)
-            nn.SyncBatchNorm.convert_sync_batchnorm(self.predictor)
+            synchronize_batch_norms(self)
 
     def _leave_unreached_alone(self) -> None:
         """Keep parameters that the representation does not depend on (an unused `fc`) out of our way."""

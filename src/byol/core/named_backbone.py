@@ -1,15 +1,15 @@
 """Backbones by name: any of timm's, or a small ResNet of our own, with a stem that suits the images."""
 
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from torch import nn
 
-from byol.config import Normalization
+from byol.config import Normalization, Stem
 from byol.core.backbone import Backbone
 from byol.core.cifar_resnet import CIFAR_RESNETS, CifarResNet
 from byol.errors import UserError, closest, first_line, unknown
 
-STEMS = ("small", "strided", "standard")
+STEMS = get_args(Stem)
 
 
 def build_backbone(
@@ -20,6 +20,7 @@ def build_backbone(
     *,
     normalization: Normalization = "batch",
     pretrained: bool = False,
+    download_dir: str | None = None,
 ) -> tuple[Backbone, dict[str, Any]]:
     """Build a backbone by name.
 
@@ -33,6 +34,7 @@ def build_backbone(
         normalization: as of `Backbone`.
         pretrained: start from the weights that timm has for the network, which it downloads; else
             they are random.
+        download_dir: where they go; None: where the Hugging Face client keeps its own.
 
     Returns:
         The backbone, and the plain values from which `build_backbone(**values)` makes it again.
@@ -50,7 +52,7 @@ def build_backbone(
     stem = stem or _natural_stem(net, image_size)
     _check_stem(net, name, stem)
     if pretrained:
-        net = _pretrained(name, image_size, channels, stem)
+        net = _pretrained(name, image_size, channels, stem, download_dir)
     if stem in ("small", "strided"):
         _make_stem_small(net, stride=1 if stem == "small" else 2)
     architecture = {
@@ -92,7 +94,9 @@ def _timm_settings(name: str, image_size: int, channels: int) -> dict[str, Any]:
     return settings
 
 
-def _pretrained(name: str, image_size: int, channels: int, stem: str | None) -> nn.Module:
+def _pretrained(
+    name: str, image_size: int, channels: int, stem: str | None, download_dir: str | None
+) -> nn.Module:
     """Build a network again with timm's own weights, which it fits to the channels and the size."""
     import timm
 
@@ -105,7 +109,7 @@ def _pretrained(name: str, image_size: int, channels: int, stem: str | None) -> 
         )
     try:
         settings = _timm_settings(name, image_size, channels)
-        return cast(nn.Module, timm.create_model(name, pretrained=True, **settings))
+        return cast(nn.Module, timm.create_model(name, pretrained=True, cache_dir=download_dir, **settings))
     except Exception as error:  # no connection, most likely, in the words of one of several libraries
         raise UserError(
             f"timm's weights for {name} cannot be had: {first_line(error).rstrip('.')}. Without a "

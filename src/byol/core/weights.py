@@ -51,9 +51,13 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         raise UserError(_unreadable(file, error)) from error
     nested = (loaded[key] for key in _NESTS if isinstance(loaded, dict) and isinstance(loaded.get(key), dict))
     state = next(nested, loaded)
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(_is_named_tensor(*item) for item in state.items()):
         raise UserError(f"{file} holds no state dict (names and tensors)")
     return state
+
+
+def _is_named_tensor(name: object, value: object) -> bool:
+    return isinstance(name, str) and isinstance(value, Tensor)
 
 
 def load_exactly(net: nn.Module, state: dict[str, Tensor], source: str) -> None:

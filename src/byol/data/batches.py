@@ -190,14 +190,14 @@ def streamed_batches(
         batch_sampler=_PlannedItems(plan, start, stop),
         num_workers=num_workers,
         collate_fn=_collate,
-        worker_init_fn=_leave_signals_to_the_main_process,
+        worker_init_fn=leave_signals_to_the_main_process,
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if num_workers else None,
     )
     return loader
 
 
-def _leave_signals_to_the_main_process(worker: int) -> None:
+def leave_signals_to_the_main_process(worker: int) -> None:
     """Ignore stop signals: they often go to all processes of a job, and the last step needs its batch."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

@@ -18,10 +18,6 @@ _MODES = {1: "L", 3: "RGB"}
 class UnreadableImage(UserError):  # noqa: N818 - it reads as what it is: the image that cannot be read
     """An image that cannot be decoded; the one error that `on_error="skip"` forgives."""
 
-    def __str__(self) -> str:
-        # A DataLoader raises a worker's error anew with the traceback as its message; our line is its last.
-        return super().__str__().split(f"{type(self).__name__}: ")[-1].strip()
-
 
 def unreadable(name: str, error: Exception) -> UnreadableImage:
     """Return the one-line error for image `name` that could not be read because of `error`."""

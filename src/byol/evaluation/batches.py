@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from byol.augment.evaluation import Preprocess
+from byol.data.batches import leave_signals_to_the_main_process
 from byol.data.images import resident
-from byol.errors import UserError
 from byol.types import ImageSet
 
 PerImage = Callable[[int, Tensor], Tensor]
@@ -63,23 +62,19 @@ def decoded_batches(
     Raises:
         UserError: an image cannot be read.
     """
-    loader: DataLoader[Tensor | UserError] = DataLoader(
+    loader: DataLoader[Tensor] = DataLoader(
         _Mapped(image_set, per_image),
         batch_sampler=[rows.tolist() for rows in order],
         num_workers=num_workers,
-        collate_fn=_stacked,
+        worker_init_fn=leave_signals_to_the_main_process,
         # Without one, starting to iterate draws a number from the global generator.
         generator=torch.Generator(),
     )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        yield batch
+    yield from loader
 
 
-class _Mapped(Dataset[Tensor | UserError]):
-    """Images passed through a function. An error travels as a value: a worker that raises it
-    would wrap it in a page of traceback."""
+class _Mapped(Dataset[Tensor]):
+    """Images passed through a function."""
 
     def __init__(self, image_set: ImageSet, per_image: PerImage) -> None:
         self.image_set = image_set
@@ -88,19 +83,9 @@ class _Mapped(Dataset[Tensor | UserError]):
     def __len__(self) -> int:
         return len(self.image_set)
 
-    def __getitem__(self, index: int) -> Tensor | UserError:
-        try:
-            return self.per_image(index, self.image_set[index])
-        except UserError as error:
-            return UserError(str(error))
+    def __getitem__(self, index: int) -> Tensor:
+        return self.per_image(index, self.image_set[index])
 
 
 def _preprocessed(preprocess: Preprocess, index: int, image: Tensor) -> Tensor:
     return preprocess(image)
-
-
-def _stacked(items: list[Tensor | UserError]) -> Tensor | UserError:
-    for item in items:
-        if isinstance(item, UserError):
-            return item
-    return torch.stack(cast(list[Tensor], items))

@@ -99,6 +99,10 @@ def _measure(bench: _Bench, protocol: str) -> Measure:
     return partial(_outcome, bench, bench.problem, protocol)
 
 
+_SEEDED = ("linear", "finetune")
+"""Protocols with an order of images, which the evaluation's seed decides, as it does draws of labels."""
+
+
 def _results(
     bench: _Bench, protocol: str, measure: Measure, amount: str | int, draw: int | None
 ) -> Iterator[Result]:
@@ -109,6 +113,9 @@ def _results(
     outcome = measure(drawn)
     seconds = round(time.perf_counter() - start, 3)
     predictions = predicted(outcome.scores)[:, 0]  # [M]
+    settings = {**representation.described, **outcome.settings}
+    if draw is not None or protocol in _SEEDED:
+        settings["seed"] = bench.request.seed
     for metric, value in _metrics(outcome.scores, task):
         yield Result(
             protocol=protocol,
@@ -122,7 +129,7 @@ def _results(
             epoch=representation.epoch,
             data=task.data,
             seconds=seconds,
-            settings={**representation.described, **outcome.settings},
+            settings=settings,
             predictions=predictions,
         )
 

@@ -90,7 +90,7 @@ def _name_classes(axes: "Axes", names: Sequence[str], cell: float) -> None:
     axes.set_yticks(range(len(names)), shown, **style)
 
 
-def draw_labels(file: Path, results: Sequence[Result], metric: str = "top1") -> None:
+def plot_labels(file: Path, results: Sequence[Result], metric: str = "top1") -> None:
     """Draw accuracy by the number of labels: a line per protocol and features, mean +- standard
     deviation where there are several draws.
 

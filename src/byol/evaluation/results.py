@@ -97,7 +97,7 @@ def values_by_cell(results: Iterable[Result], metric: str) -> dict[tuple[Row, st
     for r in results:
         if r.metric == metric:
             row = (r.protocol, r.features, r.split)
-            latest[row, r.labels, (r.draw, r.seed, r.epoch, r.data)] = r.value
+            latest[row, r.labels, (r.draw, r.seed, r.epoch, r.data, r.settings.get("seed"))] = r.value
     cells: dict[tuple[Row, str | int], list[float]] = {}
     for (row, labels, _), value in latest.items():
         cells.setdefault((row, labels), []).append(value)

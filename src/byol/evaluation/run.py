@@ -12,7 +12,7 @@ from byol.core.backbone import find_layer
 from byol.evaluation.baselines import centred_pixels, random_init
 from byol.evaluation.measure import Machine, Representation, measured
 from byol.evaluation.opening import Architecture, command_settings, open_with_data
-from byol.evaluation.pictures import draw_labels
+from byol.evaluation.pictures import plot_labels
 from byol.evaluation.report import reports_folder, write_report
 from byol.evaluation.request import parsed_request
 from byol.evaluation.results import Result
@@ -38,7 +38,8 @@ def evaluate(
         One result per number, in the order measured.
 
     Raises:
-        UserError: something is not as it should be. Nothing is recorded then.
+        UserError: something is not as it should be. Nothing is recorded then, unless all was measured and
+            only a report or a logger failed.
     """
     config = command_settings(EvaluateConfig, target, data, settings)
     request = parsed_request(config)
@@ -56,11 +57,11 @@ def evaluate(
             for representation in _representations(opened, task, config.baselines, machine)
             for result in measured(representation, task, request, machine)
         ]
+        _record(results, opened, config.out)
         if folder is not None and config.report:
             _report(results, opened, task, folder)
         if folder is not None and config.plot:
-            draw_labels(folder / "labels.png", results, config.metric)
-        _record(results, opened, config.out)
+            plot_labels(folder / "labels.png", results, config.metric)
         log(results, folder)
     return results
 

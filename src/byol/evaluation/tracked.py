@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from byol.config import EvaluateConfig
 from byol.errors import UserError
@@ -36,6 +37,7 @@ def tracked(config: EvaluateConfig, run: RunDirectory | None) -> Iterator[Log]:
     require("mlflow")
     mlflow_run = _started(config, run)
     try:
+        mlflow_run.log_parameters(_parameters(config))
         yield partial(_log, mlflow_run)
         mlflow_run.finish("FINISHED")
     except BaseException as error:
@@ -75,15 +77,12 @@ def _started(config: EvaluateConfig, run: RunDirectory | None) -> MLflowRun:
         except UserError:
             if address == known[0]:
                 raise
-    mlflow_run = MLflowRun.create(address, config.experiment, f"evaluate {config.protocol}", {}, parent)
-    mlflow_run.log_parameters(
-        {
-            name: value
-            for name, value in vars(config).items()
-            if name not in _NO_PARAMETERS and value is not None
-        }
-    )
-    return mlflow_run
+    return MLflowRun.create(address, config.experiment, f"evaluate {config.protocol}", {}, parent)
+
+
+def _parameters(config: EvaluateConfig) -> dict[str, Any]:
+    values = vars(config).items()
+    return {name: value for name, value in values if name not in _NO_PARAMETERS and value is not None}
 
 
 def _log(mlflow_run: MLflowRun, results: Sequence[Result], folder: Path | None) -> None:

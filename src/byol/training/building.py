@@ -11,6 +11,7 @@ from byol.augment.evaluation import preprocess_for
 from byol.config import TIMM_WEIGHTS, PretrainConfig
 from byol.core.learner import BYOL
 from byol.core.named_backbone import build_backbone
+from byol.core.synchronization import synchronize_batch_norms
 from byol.core.weights import load_plain, read_weights, save_weights
 from byol.data.batches import Batch, BatchPlan, ResidentBatches, streamed_batches
 from byol.randomness import NETWORK, derived_seed
@@ -41,6 +42,8 @@ def build_module(
     if net is None:
         net, architecture = _named_backbone(config)
     learner = _learner(config, net, hidden_layer if architecture is None else None, durations.total)
+    if plan.processes > 1 and torch.cuda.is_available():
+        synchronize_batch_norms(learner)
     specs = view_specs(config)
     if data.images is not None:
         make_views: nn.Module = ResidentViews(data.images, specs, learner.image_size, plan)
@@ -85,6 +88,7 @@ def _named_backbone(config: PretrainConfig) -> tuple[nn.Module, dict[str, Any]]:
         config.stem,
         normalization=config.normalization,
         pretrained=weights == TIMM_WEIGHTS,
+        download_dir=config.data_dir,
     )
     if weights is not None and weights != TIMM_WEIGHTS:
         left_out = load_plain(backbone.net, read_weights(Path(weights)), weights)
@@ -106,8 +110,7 @@ def _learner(
         config.projection_hidden_size,
         moving_average_decay=config.tau,
         use_momentum=config.method == "byol",
-        # Lightning converts batch normalisation once the processes are known.
-        sync_batchnorm=False,
+        sync_batchnorm=False,  # done once the processes are known, which have not met yet
         channels=config.channels,
         total_steps=total_steps,
         target_statistics=config.target_statistics,

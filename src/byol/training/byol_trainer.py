@@ -225,11 +225,7 @@ class BYOLTrainer:
 
     def _save(self) -> None:
         number = math.ceil(self.step / self.checkpoint_every)
-        weights = {
-            name: value.cpu() if isinstance(value, Tensor) else value  # on the CPU: read anywhere
-            for name, value in self.net.state_dict().items()
-        }
-        write_tensors(self.checkpoint_folder / f"checkpoint.{number}.pt", weights)
+        write_tensors(self.checkpoint_folder / f"checkpoint.{number}.pt", self.net.state_dict())
         write_tensors(self.checkpoint_folder / _STATE_FILE, self.state_dict())
 
 

@@ -86,14 +86,19 @@ class Monitor:
 
     def __call__(self, module: Pretraining) -> None:
         last = module.step == module.settings.total_steps
+        records = []
         if self.measure_knn and self.knn_steps and (module.step % self.knn_steps == 0 or last):
             with self.clock.set_aside():
                 knn = self.measure_knn(module)
-            self._write(module, {"knn": knn})
+            records.append(self._write(module, {"knn": knn}))
         if module.step % self.log_steps == 0 or last:
-            self._log(module)
+            records.append(self._write(module, self._state(module)))
+        # After both are written: a logger that fails ends the run, and resuming starts behind this step.
+        for record in records:
+            self.log(record)
 
-    def _log(self, module: Pretraining) -> None:
+    def _state(self, module: Pretraining) -> dict[str, Any]:
+        """Return what is known of the steps since the last call; sound the alarm."""
         if bool(module.watch.nonfinite):
             raise NonFiniteError(module.step)
         record = module.watch.summary()
@@ -101,17 +106,17 @@ class Monitor:
         collapsed = record["std"] < COLLAPSED_STD and module.step > module.settings.warmup_steps
         if collapsed:
             record["collapsed"] = True
-        self._write(module, record | self.clock.read())
         if collapsed and not self.alarmed:
             self.alarmed = True
             self.progress.say("warning: " + collapse_message(record["std"], module.learner.tau))
+        return record | self.clock.read()
 
-    def _write(self, module: Pretraining, values: dict[str, Any]) -> None:
+    def _write(self, module: Pretraining, values: dict[str, Any]) -> dict[str, Any]:
         epoch = round(module.step / module.plan.steps_per_epoch, 4)
         record = {"step": module.step, "epoch": epoch, **values}
         self.run.append_metrics(record)
         self.progress.show(record)
-        self.log(record)
+        return record
 
 
 class Checkpoints:
@@ -142,7 +147,8 @@ class Checkpoints:
         if last or keep or (self.every_steps and module.step % self.every_steps == 0):
             self.save(module)
         if keep and module.trainer.is_global_zero:
-            self._write_bundle(module, self.run.kept_backbone(module.step))
+            with self.clock.set_aside():
+                self._write_bundle(module, self.run.kept_backbone(module.step))
 
     def save(self, module: Pretraining) -> None:
         """Save now, unless this step is saved already."""

@@ -12,7 +12,7 @@ from byol.errors import UserError
 from byol.rundir import RunDirectory
 from byol.training.errors import LostProcessError
 from byol.training.launch import Launch, command_again
-from byol.training.processes import ProcessWatch, StartedProcesses, connect, inherited_connection
+from byol.training.process_watch import ProcessWatch, StartedProcesses, connect, inherited_connection
 
 # Processes that this one starts run the same command; they must not choose another folder.
 RUN_PATH_VARIABLE = "BYOL_RUN_PATH"
@@ -22,10 +22,14 @@ _SECONDS_TO_NOTICE = 3
 class Companions(L.Callback):
     """Starts the other processes where nobody else does, and ends the run where one of them ends."""
 
-    def __init__(self, launch: Launch, trainer: L.Trainer, run: RunDirectory) -> None:
+    def __init__(self, launch: Launch, trainer: L.Trainer, run: RunDirectory, is_new: bool) -> None:
+        """Know the run, and whether it is a new one, of which nothing stays where nothing was saved."""
         self.launch = launch
         self.trainer = trainer
         self.run = run
+        self.is_new = is_new
+        self.was_started = False
+        """This process is one of those that another one has started."""
         self.watch = ProcessWatch(trainer.global_rank, self._leave)
         self.started: StartedProcesses | None = None
 
@@ -40,6 +44,8 @@ class Companions(L.Callback):
         if dist.is_initialized():
             raise UserError("a program can start processes for one run only: use another one for the next")
         connections = inherited_connection()
+        os.environ.pop(RUN_PATH_VARIABLE, None)
+        self.was_started = bool(connections)
         if not connections:
             self.started = StartedProcesses(command_again(), self.launch.devices, self._variables())
             connections = self.started.connections
@@ -65,8 +71,10 @@ class Companions(L.Callback):
             raise RuntimeError("another process has ended")
 
     def finish(self) -> None:
-        """Let the others know that this process is through with the run."""
+        """Let the others know that this process is through with the run; those started here end with it."""
         self.watch.finish()
+        if self.started is not None:
+            self.started.wait()
 
     def cause(self, error: BaseException) -> LostProcessError | None:
         """Return the end of another process, where an error comes from that."""
@@ -75,7 +83,8 @@ class Companions(L.Callback):
         return None if ended is None else self._error(ended)
 
     def end(self) -> None:
-        """End the processes that were started here: they would wait for this one."""
+        """End the processes started here and let go of the others: they would wait for this one."""
+        self.watch.part()
         if self.started is not None:
             self.started.kill()
 
@@ -102,6 +111,6 @@ class Companions(L.Callback):
         if self.tells:
             print(f"byol: error: {error}", file=sys.stderr, flush=True)
         self.end()
-        if self.trainer.is_global_zero:
+        if self.trainer.is_global_zero and self.is_new:
             self.run.remove_unless_saved()
         os._exit(2)

@@ -194,17 +194,25 @@ class Loggers:
 
     def finish(self, status: Status) -> None:
         """End everywhere; see `begin` for what is raised, and only where the run itself went well."""
-        self._each(lambda logger: logger.finish(status), may_stop=status == "FINISHED")
+        ending, self.loggers = self.loggers, {}  # each ends once, also where another one fails
+        self._each(lambda logger: logger.finish(status), ending, may_stop=status == "FINISHED")
 
-    def _each(self, act: Callable[[Logger], None], may_stop: bool = True) -> None:
-        for name, logger in list(self.loggers.items()):
+    def _each(
+        self, act: Callable[[Logger], None], loggers: dict[str, Logger] | None = None, may_stop: bool = True
+    ) -> None:
+        """Do something with all loggers; tell what fails, after the others have had their turn."""
+        failed = None
+        for name, logger in list((self.loggers if loggers is None else loggers).items()):
             try:
                 act(logger)
             except UserError as error:
-                del self.loggers[name]  # it has failed for good, also while the run ends
+                self.loggers.pop(name, None)  # it has failed for good, also while the run ends
                 if may_stop and self.config.logger_on_error == "stop":
-                    raise UserError(f"{error}. {self._remedy()}") from error
-                self.say(f"warning: {error}; going on without it")
+                    failed = failed or error
+                else:
+                    self.say(f"warning: {error}; going on without it")
+        if failed is not None:
+            raise UserError(f"{failed}. {self._remedy()}") from failed
 
     def _remedy(self) -> str:
         if self.begun:

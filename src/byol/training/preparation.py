@@ -166,7 +166,7 @@ def _natural_optimizer(config: PretrainConfig) -> Optimizer:
 
 
 def _absolute_weights(weights: str | None) -> str | None:
-    return weights if weights in (None, TIMM_WEIGHTS) else str(Path(weights).absolute())
+    return weights if weights in (None, TIMM_WEIGHTS) else str(Path(weights).expanduser().absolute())
 
 
 def _with_crop_scale(spec: ViewSpec, smallest: float | None) -> ViewSpec:

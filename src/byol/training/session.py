@@ -64,7 +64,7 @@ class Session:
         if trainer.is_global_zero:
             between.monitor = self._monitor(progress, clock, durations, loggers)
             between.first_views = FirstViews(self.run.views_picture, module, self.data, self.config)
-        companions = Companions(launch, trainer, self.run)
+        companions = Companions(launch, trainer, self.run, is_new=self.state is None)
         # Lightning sets this attribute unannounced.
         trainer.callbacks.extend([companions, between])  # type: ignore[attr-defined]
         first_step = 0 if self.state is None else self.state["step"]
@@ -74,6 +74,8 @@ class Session:
                 self._begin(module, progress, loggers)
             companions.start()
             trainer.fit(module, batches(self.config, self.data, plan, first_step, durations.total))
+        if companions.was_started:
+            raise SystemExit(0)  # what comes after the run is for the process that started this one
 
     @contextmanager
     def _in_order(
@@ -184,7 +186,7 @@ class Session:
             with suppress(UserError):  # the disk may be what is wrong
                 saving.save(module)
         end("FAILED")
-        if not broken:
+        if not broken and self.state is None:
             self.run.remove_unless_saved()
 
 

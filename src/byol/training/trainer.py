@@ -30,7 +30,6 @@ def build_trainer(config: PretrainConfig, launch: Launch) -> L.Trainer:
         precision=_PRECISIONS[config.precision],  # type: ignore[arg-type]  # a literal of Lightning's
         max_epochs=1,
         accumulate_grad_batches=config.accumulate,
-        sync_batchnorm=several and on_gpu,
         use_distributed_sampler=False,
         logger=False,  # we log ourselves
         enable_checkpointing=False,

@@ -18,7 +18,9 @@ from contextlib import suppress
 from typing import Any
 
 _CONNECTION_VARIABLE = "BYOL_CONNECTION"
-_DONE = b"done"
+_DONE = 2**32 - 1
+"""In place of a rank, of which messages consist."""
+_RANK_BYTES = 4
 _TOKEN_BYTES = 16
 _SECONDS_TO_CONNECT = 60
 _SECONDS_TO_LEAVE = 20
@@ -59,6 +61,13 @@ class ProcessWatch:
         self.over = True
         self._send_all(_DONE)
 
+    def part(self) -> None:
+        """Let go of the others, also where this process lives on: to them it has ended."""
+        self.over = True
+        for connection in self.connections.values():
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
     def ended_within(self, seconds: float) -> int | None:
         """Return `ended`, after waiting for it."""
         if self.connections:
@@ -71,21 +80,23 @@ class ProcessWatch:
                 selector.register(connection, selectors.EVENT_READ, rank)
             while selector.get_map():
                 for key, _ in selector.select():
-                    message = _received(self.connections[key.data])
-                    if message != _DONE and not self.over:
-                        self._notice(int(message) if message else key.data)
+                    message = _received(self.connections[key.data], _RANK_BYTES)
+                    rank = int.from_bytes(message) if message else key.data
+                    if rank != _DONE and not self.over:
+                        self._notice(rank)
                         return
                     selector.unregister(key.fileobj)
 
     def _notice(self, rank: int) -> None:
         self.ended = rank
         self._noticed.set()
-        self._send_all(str(rank).encode())
+        self._send_all(rank)
         time.sleep(_SECONDS_TO_LEAVE)
         if not self.over:
             self.leave()
 
-    def _send_all(self, message: bytes) -> None:
+    def _send_all(self, rank: int) -> None:
+        message = rank.to_bytes(_RANK_BYTES)
         for connection in self.connections.values():
             with suppress(OSError):
                 connection.sendall(message)
@@ -106,6 +117,12 @@ class StartedProcesses:
                 command, env={**os.environ, **variables, **own}, pass_fds=[number]
             )
             theirs.close()
+
+    def wait(self) -> None:
+        """Wait for those that still run: they have nothing left to do."""
+        for process in self.processes.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_SECONDS_TO_LEAVE)
 
     def kill(self) -> None:
         """End those that still run."""
@@ -148,7 +165,7 @@ def connect(rank: int, count: int, broadcast: Callable[[Any], Any]) -> dict[int,
     port, token = broadcast(None)
     try:
         connection = socket.create_connection((os.environ["MASTER_ADDR"], port), _SECONDS_TO_CONNECT)
-        connection.sendall(token + rank.to_bytes(4))
+        connection.sendall(token + rank.to_bytes(_RANK_BYTES))
     except OSError:
         return {}
     return {0: _kept_alive(connection)}
@@ -169,9 +186,9 @@ def _accepted(server: socket.socket, count: int, token: bytes) -> dict[int, sock
         while len(connections) < count - 1:
             connection, _ = server.accept()
             connection.settimeout(_SECONDS_TO_CONNECT)
-            greeting = _received(connection, len(token) + 4)
-            if secrets.compare_digest(greeting[:-4], token):
-                connections[int.from_bytes(greeting[-4:])] = _kept_alive(connection)
+            greeting = _received(connection, len(token) + _RANK_BYTES)
+            if secrets.compare_digest(greeting[:-_RANK_BYTES], token):
+                connections[int.from_bytes(greeting[-_RANK_BYTES:])] = _kept_alive(connection)
     return connections
 
 
@@ -184,9 +201,9 @@ def _kept_alive(connection: socket.socket) -> socket.socket:
     return connection
 
 
-def _received(connection: socket.socket, size: int = 16) -> bytes:
+def _received(connection: socket.socket, size: int) -> bytes:
     """Return a message; nothing where the other end is closed."""
     try:
-        return connection.recv(size)
+        return connection.recv(size, socket.MSG_WAITALL)
     except OSError:
         return b""
