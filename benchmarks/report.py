@@ -132,6 +132,11 @@ def readme_table() -> str:
         found = {(row["protocol"], row["features"]): row["value"] for row in recorded("cifar10_cpu")["rows"]}
         name = "CIFAR-10, a quarter of an hour on 2 cores, kNN"
         rows.append([name, *(f"{100 * found['knn', name]:.1f}" for name in FEATURES)])
+    if (RESULTS / "few_labels.json").is_file():
+        cells = {(r["protocol"], r["features"], r["labels"]): r for r in recorded("few_labels")["rows"]}
+        keys = [("finetune", "byol"), ("finetune", "random-init"), ("logistic", "pixels")]
+        values = [percent(cells[(*key, "1%")]) for key in keys]
+        rows.append(["CIFAR-10, 1 % of the labels, the whole network fine-tuned", *values])
     return table(["test top-1, percent", "BYOL", "untrained network", "raw pixels"], rows)
 
 

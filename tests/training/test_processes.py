@@ -198,3 +198,22 @@ def test_stop_signal_to_the_first_of_two(witnessed: Witnessed) -> None:
     assert errors.count("byol pretrain --resume run") == 1 and output == ""
     step = load(witnessed.run.last_checkpoint)["step"]
     assert 8 <= step < 2000
+
+
+def test_what_follows_a_run_is_for_the_process_that_called_it(tmp_path: Path) -> None:
+    """Started processes run the caller's script, too: they end with the run, not with the script."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import byol\n"
+        "settings = dict(backbone='resnet8_16', projection_size=16, projection_hidden_size=32,\n"
+        "    batch_size=64, epochs='2st', optimizer='adamw', knn_every='0')\n"
+        "run = byol.pretrain('digits', devices=2, out='run', **settings)\n"
+        "byol.evaluate(run.path, protocol='knn')\n"
+        "byol.pretrain('digits', devices=1, out='next', **settings)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(RunDirectory(tmp_path / "run").results()) == 3  # top1, mean_per_class and top5, once
+    assert RunDirectory(tmp_path / "next").last_checkpoint.is_file()

@@ -22,6 +22,9 @@ _SECONDS_TO_NOTICE = 3
 class Companions(L.Callback):
     """Starts the other processes where nobody else does, and ends the run where one of them ends."""
 
+    has_started_some = False
+    """This program has started processes before: they ran the same program, up to that run."""
+
     def __init__(self, launch: Launch, trainer: L.Trainer, run: RunDirectory, is_new: bool) -> None:
         """Know the run, and whether it is a new one, of which nothing stays where nothing was saved."""
         self.launch = launch
@@ -41,12 +44,13 @@ class Companions(L.Callback):
         """
         if self.launch.starter != "byol" or self.launch.processes == 1:
             return
-        if dist.is_initialized():
+        if Companions.has_started_some:
             raise UserError("a program can start processes for one run only: use another one for the next")
         connections = inherited_connection()
         os.environ.pop(RUN_PATH_VARIABLE, None)
         self.was_started = bool(connections)
         if not connections:
+            Companions.has_started_some = True
             self.started = StartedProcesses(command_again(), self.launch.devices, self._variables())
             connections = self.started.connections
         self.watch.start(connections)
@@ -75,6 +79,8 @@ class Companions(L.Callback):
         self.watch.finish()
         if self.started is not None:
             self.started.wait()
+            if dist.is_initialized():  # this process goes on, alone
+                dist.destroy_process_group()
 
     def cause(self, error: BaseException) -> LostProcessError | None:
         """Return the end of another process, where an error comes from that."""
