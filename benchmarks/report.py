@@ -78,7 +78,7 @@ def few_labels(values: dict[str, Any]) -> str:
         "Top-1 on the 10,000 test images, in percent: mean over three draws of labels (with all labels: "
         "three seeds), +- their standard deviation. The backbone is that of the recipe `cifar10-cpu`, one "
         "pretraining seed. Frozen: logistic regression. Fine-tuned and from scratch share grid, choice (on "
-        "a fifth of the drawn labels; with all labels one setting, so no choice) and augmentation: "
+        "a fifth of the drawn labels, with all labels on the hold-out) and augmentation: "
         + "; ".join(f"{amount}: {_grid(values['grids'][amount])}" for amount in amounts)
         + ".\n\n"
     )
