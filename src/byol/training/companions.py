@@ -44,7 +44,7 @@ class Companions(L.Callback):
         """
         if self.launch.starter != "byol" or self.launch.processes == 1:
             return
-        if Companions.has_started_some:
+        if Companions.has_started_some or dist.is_initialized():
             raise UserError("a program can start processes for one run only: use another one for the next")
         connections = inherited_connection()
         os.environ.pop(RUN_PATH_VARIABLE, None)
