@@ -162,7 +162,7 @@ class Loggers:
         self.run = run
         self.say = say
         self.loggers: dict[str, Logger] = {}
-        """None before `begin`, which only the first process calls."""
+        """Empty before `begin`, which only the first process calls, and after `finish`."""
         self.begun = False
 
     def begin(self, settings: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
