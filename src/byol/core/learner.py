@@ -199,8 +199,7 @@ class BYOL(nn.Module):
 
     def compare(self, view1: Tensor, view2: Tensor) -> StepOutput:
         """Return loss and projections of two normalised views [B,C,S,S]."""
-        if self.training and len(view1) < 2 and self.backbone.normalization == "batch":
-            raise ValueError("a batch of one image has no batch statistics: use at least two images")
+        self._check_views(view1, view2)
         online1, online2 = self._on_both(self.online, view1, view2)
         prediction1, prediction2 = self._on_both(self.predictor, online1, online2)
         online1, online2 = target1, target2 = online1.detach(), online2.detach()
@@ -217,6 +216,30 @@ class BYOL(nn.Module):
         else:
             loss = (regression_loss(prediction1, target2) + regression_loss(prediction2, target1)).mean()
         return StepOutput(loss, torch.cat([online1, online2]), torch.cat([target1, target2]))
+
+    def compare_in_turn(self, view1: Tensor, view2: Tensor, share: float = 1.0) -> StepOutput:
+        """Return what `compare` does for half of its memory: one direction at a time is held for backward.
+
+        The first direction goes backward here, and adds to `.grad`; `backward` on the loss, whose value is
+        of both directions, does so for the second. The sum is what `compare` gives. So gradients are set
+        to zero before the call, not between the two. Learners whose directions are not apart (SimSiam,
+        concatenated views, gathered projections) do what `compare` does.
+
+        Args:
+            view1: normalised, [B,C,S,S]; `view2` too.
+            share: what the loss is multiplied by before `backward`: 1/n where n batches make a step.
+        """
+        if self.target is None or self.concatenate_views or self.gather_projections:
+            return self.compare(view1, view2)
+        self._check_views(view1, view2)
+        target1, target2 = self.target(view1), self.target(view2)
+        loss1, online1 = self._direction(view1, target2)
+        with torch.autocast(loss1.device.type, enabled=False):  # as around a loop's own `backward`
+            (loss1 * share).backward()
+        loss2, online2 = self._direction(view2, target1)
+        return StepOutput(
+            loss2 + loss1.detach(), torch.cat([online1, online2]), torch.cat([target1, target2])
+        )
 
     def update_moving_average(self) -> None:
         """Move the target one step towards the online network. Call after each optimizer step.
@@ -247,6 +270,15 @@ class BYOL(nn.Module):
         if self.concatenate_views:
             return cast(tuple[Tensor, Tensor], network(torch.cat([first, second])).chunk(2))
         return network(first), network(second)
+
+    def _direction(self, view: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of predicting a target from the other view, and the view's projection, detached."""
+        projection = self.online(view)  # [B,D]
+        return regression_loss(self.predictor(projection), target).mean(), projection.detach()
+
+    def _check_views(self, view1: Tensor, view2: Tensor) -> None:
+        if self.training and len(view1) < 2 and self.backbone.normalization == "batch":
+            raise ValueError("a batch of one image has no batch statistics: use at least two images")
 
     def _embed(self, images: Tensor, return_projection: bool) -> Tensor | tuple[Tensor, Tensor]:
         images = _own_floats(images)

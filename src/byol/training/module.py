@@ -17,7 +17,6 @@ from byol.optim.schedules import warmup_cosine
 from byol.randomness import NETWORK, derived_seed
 from byol.training.view_makers import channels_last
 from byol.training.watch import Watch
-from byol.types import StepOutput
 
 
 @dataclass(frozen=True)
@@ -66,9 +65,10 @@ class Pretraining(L.LightningModule):
         self.step = 0
         self.last_learning_rate = 0.0
         self.watch = Watch()
-        self._compare: Callable[..., StepOutput] = learner.compare
         if compile_step:
-            self._compare = torch.compile(learner.compare)
+            for part in (learner.online, learner.predictor, learner.target):
+                if part is not None:
+                    part.compile()
         # DistributedDataParallel reads this from the module it wraps, which is this one.
         # Its buffers would be sent to all processes before every step: the images, too.
         self._ddp_params_and_buffers_to_ignore = [
@@ -81,14 +81,19 @@ class Pretraining(L.LightningModule):
         """Return the loss of one micro-batch."""
         # Dropout and the like draw from the global generator: derived, so that resuming is exact.
         torch.manual_seed(derived_seed(self.plan.seed, NETWORK, batch.position, self.plan.rank))
+        if batch.position % self.plan.accumulate == 0:
+            self.trainer.optimizers[0].zero_grad()
         view1, view2 = channels_last(self.make_views(batch))
-        output = self._compare(view1, view2)
+        output = self.learner.compare_in_turn(view1, view2, 1 / self.plan.accumulate)
         self.watch.see(output)
         return output.loss
 
     def configure_optimizers(self) -> Optimizer:
         """Return the optimizer; its learning rate is set before every step."""
         return build_optimizer(self.settings, self.learner)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        """Do nothing: Lightning calls this behind the first direction's backward (see `compare_in_turn`)."""
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
