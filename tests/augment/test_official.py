@@ -226,7 +226,7 @@ def test_the_chain_without_rgb(monkeypatch):
     assert drawn.photometric.hue is None and drawn.photometric.grey is None
     ours = apply(images, drawn, 24, "bicubic")
     # As on an accelerator: every operation on all images, whatever they drew.
-    monkeypatch.setattr(apply_module, "_where", lambda concerned, operation, *a: operation(*a))
+    monkeypatch.setattr(apply_module, "_to_concerned", apply_module._to_all)
     everywhere = apply(images, drawn, 24, "bicubic")
     for row, image in enumerate(images.double().numpy()):
         box, flip = drawn.geometric.box[row].tolist(), bool(drawn.geometric.flip[row])

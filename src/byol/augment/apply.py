@@ -1,10 +1,14 @@
 """Apply: turn a batch of images and drawn parameters into views. Nothing random happens here.
 
-On a CPU a batch passes through in chunks: all operations happen to a chunk while it is in the cache.
+On a CPU a batch passes through in chunks, so that all operations happen to a chunk while it is in the
+cache, and an operation sees the images it concerns. Elsewhere every operation sees all images and gives
+back unchanged those that it does not concern: finding them would make the host wait for the device, and
+without that the whole is one graph to compile.
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +19,14 @@ from byol.augment.draw import NONE, Draw, GeometricDraw, PhotometricDraw
 from byol.augment.resample import affine, crop, resize
 
 _CHUNK_BYTES = 2**20
+
+
+class _Act(Protocol):
+    """Runs an operation of images and parameters; `concerned` [B] says which images it will change."""
+
+    def __call__(
+        self, concerned: Tensor, operation: Callable[..., Tensor], images: Tensor, *parameters: Tensor
+    ) -> Tensor: ...
 
 
 def _unchanged(views: Tensor) -> Tensor:
@@ -41,16 +53,26 @@ def apply(
         [B,C,S,S] float32 in [0,1], or what `finish` makes of them.
     """
 
-    def view(images: Tensor, draw: Draw) -> Tensor:
-        return finish(_colours(geometric(images, draw.geometric, size, interpolation), draw.photometric))
-
     if images.device.type != "cpu":
-        return view(images, draw)
+        return _view(images, draw, size, interpolation, finish, _to_all)
     views = torch.empty(*images.shape[:2], size, size)
     largest_side = max(size * size, images.shape[-2] * images.shape[-1])
     for rows in _chunks(draw.photometric, len(images), 4 * images.shape[1] * largest_side):
-        views.index_copy_(0, rows, view(images.index_select(0, rows), draw[rows]))
+        some = images.index_select(0, rows)
+        views.index_copy_(0, rows, _view(some, draw[rows], size, interpolation, finish, _to_concerned))
     return views
+
+
+def _view(
+    images: Tensor,
+    draw: Draw,
+    size: int,
+    interpolation: str,
+    finish: Callable[[Tensor], Tensor],
+    act: _Act,
+) -> Tensor:
+    moved = geometric(images, draw.geometric, size, interpolation)
+    return finish(_colours(moved, draw.photometric, act))
 
 
 def geometric(images: Tensor, draw: GeometricDraw, size: int, interpolation: str) -> Tensor:
@@ -72,44 +94,43 @@ def photometric(images: Tensor, draw: PhotometricDraw) -> Tensor:
     On a CPU `images` is overwritten.
     """
     if images.device.type != "cpu":
-        return _colours(images, draw)
+        return _colours(images, draw, _to_all)
     for rows in _chunks(draw, len(images), images[:1].nbytes):
         run = _run(rows)
-        images[run] = _colours(images[run], draw[run])
+        images[run] = _colours(images[run], draw[run], _to_concerned)
     return images
 
 
-def _colours(images: Tensor, draw: PhotometricDraw) -> Tensor:
+def _colours(images: Tensor, draw: PhotometricDraw, act: _Act) -> Tensor:
     official = draw.semantics == "official"
     blend = colour.official_blend if official else colour.blend
     blur = partial(gaussian_blur, border="constant" if official else "reflect")
     if draw.blend_kind is not None and draw.blend_factor is not None:
         for slot in range(6):
             if slot == 3 and draw.hue is not None:
-                images = _where(draw.hue != 0, colour.shift_hue, images, draw.hue)
+                images = act(draw.hue != 0, colour.shift_hue, images, draw.hue)
             kind, factor = draw.blend_kind[:, slot], draw.blend_factor[:, slot]
-            images = _where(kind != NONE, blend, images, kind, factor)
+            images = act(kind != NONE, blend, images, kind, factor)
     if draw.grey is not None:
-        images = _where(draw.grey, colour.to_grey, images, draw.grey)
+        images = act(draw.grey, colour.to_grey, images, draw.grey)
     if draw.blur_sigma is not None:
-        images = _where(draw.blur_sigma > 0, blur, images, draw.blur_sigma)
+        images = act(draw.blur_sigma > 0, blur, images, draw.blur_sigma)
     if draw.threshold is not None:
-        images = _where(draw.threshold <= 1, colour.solarize, images, draw.threshold)
+        images = act(draw.threshold <= 1, colour.solarize, images, draw.threshold)
     if draw.gain is not None and draw.offset is not None:
         images = colour.intensity(images, draw.gain, draw.offset)
     return images
 
 
-def _where(
+def _to_all(
     concerned: Tensor, operation: Callable[..., Tensor], images: Tensor, *parameters: Tensor
 ) -> Tensor:
-    """Run `operation` on the images it concerns.
+    return operation(images, *parameters)
 
-    On a CPU the others are left out; elsewhere finding them would make the host wait for the device,
-    and the operation gives them back unchanged.
-    """
-    if images.device.type != "cpu":
-        return operation(images, *parameters)
+
+def _to_concerned(
+    concerned: Tensor, operation: Callable[..., Tensor], images: Tensor, *parameters: Tensor
+) -> Tensor:
     numbers = concerned.nonzero().squeeze(1)
     if len(numbers) == 0:
         return images

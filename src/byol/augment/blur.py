@@ -1,6 +1,5 @@
 """Gaussian blur with a sigma per image, as products with a small banded matrix."""
 
-import functools
 from typing import Literal
 
 import torch
@@ -51,7 +50,6 @@ def _taps(sigma: Tensor, radius: int) -> Tensor:
     return F.pad(taps, (0, 1))
 
 
-@functools.lru_cache(maxsize=16)
 def _tap_indices(radius: int, device: torch.device) -> Tensor:
     """Return [window,block]: the tap from an input pixel of a window to an output pixel of its block."""
     window = torch.arange(_BLOCK + 2 * radius, device=device)

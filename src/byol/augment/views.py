@@ -16,6 +16,7 @@ from byol.types import View
 
 Normalization = Literal["imagenet"] | tuple[Sequence[float], Sequence[float]] | None
 Preset = str | tuple[ViewSpec, ViewSpec]
+Columns = tuple[Tensor, Tensor]
 
 
 @overload
@@ -70,35 +71,74 @@ def views(
     """
     _check(images)
     specs = preset_named(preset) if isinstance(preset, str) else preset
+    first_draw, second_draw = draws = draw_pair(specs, images, generator)
+    first, second = made_views(images, draws, specs, size, columns(normalize, images))
+    if not return_geometry:
+        return first, second
+    return _with_geometry(first, first_draw, images), _with_geometry(second, second_draw, images)
+
+
+def draw_pair(
+    specs: tuple[ViewSpec, ViewSpec], images: Tensor, generator: Generator | None = None
+) -> tuple[Draw, Draw]:
+    """Draw both views' parameters for images [B,C,H,W], and send them where the images are."""
     count, channels, height, width = images.shape
-    draws = [draw(spec, count, height, width, channels, generator) for spec in specs]
+    first, second = (
+        draw(spec, count, height, width, channels, generator).to(images.device) for spec in specs
+    )
+    return first, second
+
+
+def made_views(
+    images: Tensor,
+    draws: tuple[Draw, Draw],
+    specs: tuple[ViewSpec, ViewSpec],
+    size: int,
+    columns: Columns | None,
+) -> tuple[Tensor, Tensor]:
+    """Return two views [B,C,S,S] of images [B,C,H,W] by drawn parameters; nothing random happens here.
+
+    On an accelerator this is one graph to compile.
+    """
     # Pixels keep their precision also where the network around them runs in bf16.
     with torch.autocast(images.device.type, enabled=False):
         first, second = (
-            _view(images, spec, drawn.to(images.device), size, normalize)
+            apply(images, drawn, size, _interpolation(spec), partial(standardized, columns=columns))
             for spec, drawn in zip(specs, draws, strict=True)
         )
-    return (first, second) if return_geometry else (first.image, second.image)
+    return first, second
 
 
-def _view(images: Tensor, spec: ViewSpec, drawn: Draw, size: int, normalize: Normalization) -> View:
-    interpolation = spec.crop.interpolation if spec.crop else "bilinear"
-    image = apply(images, drawn, size, interpolation, partial(normalized, normalize=normalize))
-    return View(image, _source_box(drawn, images), drawn.geometric.flip)
+def _interpolation(spec: ViewSpec) -> str:
+    return spec.crop.interpolation if spec.crop else "bilinear"
+
+
+def columns(normalize: Normalization, images: Tensor) -> Columns | None:
+    """Return mean and standard deviation as [1,C,1,1] beside images [B,C,H,W], or None."""
+    if normalize is None:
+        return None
+    mean, std = normalization(images.shape[1]) if normalize == "imagenet" else normalize
+    return _column(tuple(mean), images.device), _column(tuple(std), images.device)
 
 
 def normalized(images: Tensor, normalize: Normalization) -> Tensor:
     """Subtract the mean and divide by the standard deviation per channel, in place."""
-    if normalize is None:
-        return images
-    mean, std = normalization(images.shape[1]) if normalize == "imagenet" else normalize
-    return images.sub_(_column(tuple(mean), images.device)).div_(_column(tuple(std), images.device))
+    return standardized(images, columns(normalize, images))
+
+
+def standardized(images: Tensor, columns: Columns | None) -> Tensor:
+    """As `normalized`, by what `columns` returned."""
+    return images if columns is None else images.sub_(columns[0]).div_(columns[1])
 
 
 @lru_cache(maxsize=16)
 def _column(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Return [1,C,1,1]; kept, because sending it to a GPU makes the host wait."""
     return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+
+
+def _with_geometry(view: Tensor, drawn: Draw, images: Tensor) -> View:
+    return View(view, _source_box(drawn, images), drawn.geometric.flip)
 
 
 def _source_box(drawn: Draw, images: Tensor) -> Tensor | None:

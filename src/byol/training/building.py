@@ -44,13 +44,13 @@ def build_module(
     learner = _learner(config, net, hidden_layer if architecture is None else None, durations.total)
     if plan.processes > 1 and torch.cuda.is_available():
         synchronize_batch_norms(learner)
-    specs = view_specs(config)
+    specs, compiled = view_specs(config), use_compile(config)
     if data.images is not None:
-        make_views: nn.Module = ResidentViews(data.images, specs, learner.image_size, plan)
+        make_views: nn.Module = ResidentViews(data.images, specs, learner.image_size, plan, compiled)
     else:
-        make_views = StreamedViews(specs, plan)
+        make_views = StreamedViews(specs, plan, compiled)
     settings = _optimizer_settings(config, durations)
-    return Pretraining(learner, make_views, settings, plan, use_compile(config)), architecture
+    return Pretraining(learner, make_views, settings, plan, compiled), architecture
 
 
 def batches(

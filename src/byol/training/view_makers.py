@@ -1,12 +1,15 @@
 """From a batch of the loader to two normalised views on the training device."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from byol.augment.apply import photometric
-from byol.augment.draw import draw_photometric
+from byol.augment.draw import PhotometricDraw, draw_photometric
 from byol.augment.presets import ViewSpec
-from byol.augment.views import normalized, views
+from byol.augment.views import Columns, columns, draw_pair, made_views, standardized
 from byol.data.batches import Batch, BatchPlan
 from byol.randomness import VIEWS, derived_generator
 
@@ -16,40 +19,69 @@ class ResidentViews(nn.Module):
 
     images: Tensor
 
-    def __init__(self, images: Tensor, specs: tuple[ViewSpec, ViewSpec], size: int, plan: BatchPlan) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        specs: tuple[ViewSpec, ViewSpec],
+        size: int,
+        plan: BatchPlan,
+        compiled: bool = False,
+    ) -> None:
         """Hold uint8 images [N,C,H,W]; they move with the module and are in no checkpoint."""
         super().__init__()
         self.register_buffer("images", images, persistent=False)
         self.specs = specs
         self.size = size
         self.plan = plan
+        self.make = _OneGraph(made_views, compiled)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return two views [B,C,S,S]."""
         generator = derived_generator(self.plan.seed, VIEWS, batch.position, self.plan.rank)
-        return views(self.images[batch.images], self.size, self.specs, generator)
+        images = self.images[batch.images]
+        draws = draw_pair(self.specs, images, generator)
+        return self.make(images, draws, self.specs, self.size, columns("imagenet", images))
 
 
 class StreamedViews(nn.Module):
     """Views of crops that the loader's workers have cut: the colours are done here, in one batch."""
 
-    def __init__(self, specs: tuple[ViewSpec, ViewSpec], plan: BatchPlan) -> None:
+    def __init__(self, specs: tuple[ViewSpec, ViewSpec], plan: BatchPlan, compiled: bool = False) -> None:
         super().__init__()
         self.specs = specs
         self.plan = plan
+        self.make = _OneGraph(_coloured, compiled)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return two views [B,C,S,S] of crops [B,2,C,S,S]."""
         generator = derived_generator(self.plan.seed, VIEWS, batch.position, self.plan.rank)
         crops = batch.images
         count, channels = len(crops), crops.shape[2]
-        drawn = [draw_photometric(spec, count, channels, generator) for spec in self.specs]
-        with torch.autocast(crops.device.type, enabled=False):  # as `views` does
-            first, second = (
-                normalized(photometric(crops[:, view].float().div_(255), draw.to(crops.device)), "imagenet")
-                for view, draw in enumerate(drawn)
-            )
-        return first, second
+        drawn = [draw_photometric(spec, count, channels, generator).to(crops.device) for spec in self.specs]
+        return self.make(crops, drawn, columns("imagenet", crops[:, 0]))
+
+
+def _coloured(crops: Tensor, drawn: list[PhotometricDraw], columns: Columns | None) -> tuple[Tensor, Tensor]:
+    with torch.autocast(crops.device.type, enabled=False):  # as `made_views` does
+        first, second = (
+            standardized(photometric(crops[:, view].float().div_(255), draw), columns)
+            for view, draw in enumerate(drawn)
+        )
+    return first, second
+
+
+class _OneGraph:
+    """A function from tensors to two views, compiled where that was asked for and they are not on a CPU.
+
+    On a CPU it takes images apart by what happens to them, which is no one graph, and faster.
+    """
+
+    def __init__(self, function: Callable[..., tuple[Tensor, Tensor]], compiled: bool) -> None:
+        self.plain = function
+        self.compiled = torch.compile(function, fullgraph=True, dynamic=False) if compiled else function
+
+    def __call__(self, images: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+        return (self.plain if images.device.type == "cpu" else self.compiled)(images, *others)
 
 
 def channels_last(views: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
