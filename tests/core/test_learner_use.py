@@ -215,6 +215,12 @@ def test_heads_follow_the_networks_precision(make_learner: MakeLearner, make_net
     assert learner(*views).dtype == torch.float64
 
 
+def test_all_of_it_is_where_the_network_is(make_learner: MakeLearner, make_net: MakeNet) -> None:
+    """Where that is a GPU, processes can send each other nothing that is not."""
+    state = make_learner(make_net().to("meta")).state_dict()
+    assert {name for name, tensor in state.items() if tensor.device.type != "meta"} == set()
+
+
 @pytest.mark.parametrize("momentum", [True, False])
 def test_compiled_it_gives_the_same_loss_and_gradients(
     momentum: bool, make_learner: MakeLearner, two_views: tuple[Tensor, Tensor]

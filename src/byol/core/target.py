@@ -50,7 +50,9 @@ class TargetNetwork(nn.Module):
         self.tau_base = tau
         self.total_steps = total_steps
         self.statistics = statistics
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        # Beside the weights: NCCL, over which DistributedDataParallel sends buffers, sends none on a CPU.
+        device = next(online.parameters()).device
+        self.register_buffer("step", torch.zeros((), dtype=torch.int64, device=device))
         # Python's copy of the buffer: reading a buffer on a GPU would make the host wait.
         self._step: int | None = 0
         self._freeze_statistics()
