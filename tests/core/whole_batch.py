@@ -1,4 +1,4 @@
-"""Train a learner on equal halves of a batch: `python whole_batch.py FOLDER DEVICE`, two processes.
+"""Train learners on equal halves of a batch: `python -m tests.core.whole_batch FOLDER DEVICE`, two processes.
 
 Each writes, for each case, losses, gradients and the learner's state; `trained` is also what one
 process runs on the whole batch.
@@ -6,7 +6,7 @@ process runs on the whole batch.
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -17,15 +17,35 @@ from byol.core.learner import BYOL
 from byol.errors import UserError
 from byol.optim.groups import parameter_groups
 from byol.optim.lars import LARS
+from tests.core.batch_norm_kernels import synchronize_on_cpus
 
 STEPS = 5
-OPTIMIZERS = ("sgd", "lars")
-CPU_CASES = [
-    (optimizer, gather, method == "byol")
-    for optimizer in OPTIMIZERS
+
+
+class Case(NamedTuple):
+    """Options of one training; as text, the key of its results."""
+
+    optimizer: str = "sgd"
+    momentum: bool = True
+    gather: bool = False
+
+    def __str__(self) -> str:
+        method = "byol" if self.momentum else "simsiam"
+        return f"{self.optimizer}-{method}" + "-gathered" * self.gather
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Return them as the learner takes them."""
+        return {"use_momentum": self.momentum, "gather_projections": self.gather}
+
+
+CASES = [
+    Case(optimizer, momentum, gather)
+    for optimizer in ("sgd", "lars")
+    for momentum in (True, False)
     for gather in (False, True)
-    for method in ("byol", "simsiam")
 ]
+GROUP_NORM: dict[str, Any] = {"normalization": "group"}
 
 
 def views(device: str) -> Tensor:
@@ -50,10 +70,14 @@ def make_learner(device: str, seed: int, **settings: Any) -> BYOL:
     return BYOL(net.double().to(device), 8, -2, 6, 32, moving_average_decay=0.9, **settings)
 
 
+def make_optimizer(learner: BYOL, name: str) -> torch.optim.Optimizer:
+    groups = parameter_groups(learner, learner.named_online_parameters(), weight_decay=1e-2)
+    return LARS(groups, 0.5) if name == "lars" else torch.optim.SGD(groups, 0.05, 0.9)
+
+
 def trained(learner: BYOL, module: nn.Module, optimizer_name: str, batches: Tensor) -> dict[str, Any]:
     """Take steps on batches [steps,2,B,C,H,W]; return everything that must be the same in both worlds."""
-    groups = parameter_groups(learner, learner.named_online_parameters(), weight_decay=1e-2)
-    optimizer = LARS(groups, 0.5) if optimizer_name == "lars" else torch.optim.SGD(groups, 0.05, 0.9)
+    optimizer = make_optimizer(learner, optimizer_name)
     outputs: list[Tensor] = []
     learner.register_forward_hook(lambda _module, _inputs, output: outputs.append(output.detach()))
     gradients = []
@@ -63,34 +87,34 @@ def trained(learner: BYOL, module: nn.Module, optimizer_name: str, batches: Tens
         gradients.append({name: p.grad.clone() for name, p in learner.named_online_parameters()})
         optimizer.step()
         learner.update_moving_average()
+    state = state_of(learner)
     with torch.no_grad():
         step = learner.compare(*batches[0])
     return {
         "losses": torch.stack(outputs),
         "gradients": gradients,
-        # The unused classifier is left out: nothing trains it, so it stays as each process made it.
-        "state": {name: value for name, value in learner.state_dict().items() if ".net.8." not in name},
+        "state": state,
         "projection": step.projection,
         "target": step.target,
     }
 
 
-def on_the_cpu(rank: int, folder: str) -> None:
-    results = {}
-    for case in CPU_CASES:
-        optimizer, gather, momentum = case
-        learner = make_learner(
-            "cpu", seed=rank, normalization="group", gather_projections=gather, use_momentum=momentum
-        )
-        half = views("cpu").chunk(2, dim=2)[rank]
-        results[case] = trained(learner, DistributedDataParallel(learner), optimizer, half)
-    results["refused"] = refused(rank)
-    torch.save(results, f"{folder}/{rank}.pt")
+def state_of(learner: BYOL) -> dict[str, Tensor]:
+    """Return a copy of the state, but for the unused classifier, which stays as each process made it."""
+    return {name: value.clone() for name, value in learner.state_dict().items() if ".net.8." not in name}
+
+
+def on_halves(rank: int, device: str, case: Case, **settings: Any) -> dict[str, Any]:
+    """Train on this process's half of each batch, from weights of its own."""
+    learner = make_learner(device, seed=rank, **settings, **case.options)
+    half = views(device).chunk(2, dim=2)[rank]
+    ddp = DistributedDataParallel(learner, device_ids=None if device == "cpu" else [0])
+    return trained(learner, ddp, case.optimizer, half)
 
 
 def refused(rank: int) -> str:
     """Return what is said to batches of different sizes."""
-    learner = make_learner("cpu", seed=0, normalization="group", gather_projections=True)
+    learner = make_learner("cpu", seed=0, gather_projections=True, **GROUP_NORM)
     first, second = views("cpu")[0, :, : 3 + rank]
     try:
         learner(first, second)
@@ -99,21 +123,25 @@ def refused(rank: int) -> str:
     return ""
 
 
-def on_a_gpu(rank: int, folder: str) -> None:
-    """Both processes on one GPU, with batch statistics over both."""
-    results = {}
-    for optimizer in OPTIMIZERS:
-        learner = make_learner("cuda:0", seed=rank, sync_batchnorm=True)
-        half = views("cuda:0").chunk(2, dim=2)[rank]
-        ddp = DistributedDataParallel(learner, device_ids=[0])
-        results[optimizer] = trained(learner, ddp, optimizer, half)
-    torch.save(results, f"{folder}/{rank}.pt")
+def synchronized_norms(device: str, sync_batchnorm: bool | None) -> tuple[int, int]:
+    """Return how many of a learner's batch norms compute over all processes, and how many there are."""
+    modules = list(make_learner(device, seed=0, sync_batchnorm=sync_batchnorm).modules())
+    norms = [module for module in modules if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    return sum(isinstance(norm, nn.SyncBatchNorm) for norm in norms), len(norms)
 
 
 def work(rank: int, folder: str, device: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
-    (on_the_cpu if device == "cpu" else on_a_gpu)(rank, folder)
+    results: dict[str, Any] = {}
+    if device == "cpu":
+        results["refused"] = refused(rank)
+        results["group"] = {str(case): on_halves(rank, device, case, **GROUP_NORM) for case in CASES}
+        results["apart"] = on_halves(rank, device, Case(), sync_batchnorm=False)
+        synchronize_on_cpus()
+    results["together"] = {str(case): on_halves(rank, device, case, sync_batchnorm=True) for case in CASES}
+    results["norms"] = {wanted: synchronized_norms(device, wanted) for wanted in (None, True, False)}
+    torch.save(results, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
 
