@@ -1,0 +1,33 @@
+"""`byol pretrain` in float64 on views that do not depend on chance: `python -m tests.training.whole_run ...`.
+
+What then remains of the number of processes and of accumulation is the order of sums.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from byol.training import trainer, view_makers
+
+
+def same_everywhere(set_attribute: Callable[..., None] = setattr) -> None:
+    """Make runs comparable to the last digits, in this process."""
+    set_attribute(trainer, "_PRECISIONS", {"fp32": "64-true"})
+    set_attribute(view_makers, "views", plain_views)
+
+
+def plain_views(images: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    """Return the images [B,C,H,W] and their mirror images, in -1 to 1."""
+    values = images.double() / 127.5 - 1
+    return values, values.flip(3)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    same_everywhere()
+    from byol.cli import main
+
+    sys.exit(main())
