@@ -1,7 +1,10 @@
 """The alarm, the progress line, and the numbers that answer "is it working?"."""
 
 import io
+from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,8 +13,11 @@ from torch import nn
 
 import byol
 from byol.core.learner import BYOL
+from byol.rundir import RunDirectory
 from byol.training import building
+from byol.training.callbacks import Monitor
 from byol.training.clock import Clock
+from byol.training.preparation import Lengths
 from byol.training.progress import Progress
 from byol.training.watch import Watch
 from byol.types import StepOutput
@@ -57,6 +63,62 @@ def test_alarm_stays_silent_on_a_healthy_run(
     run = byol.pretrain("digits", out=str(tmp_path / "run"), **{**tiny, **LONGER})
     assert "warning" not in capsys.readouterr().err
     assert min(record["std"] for record in run.metrics()) > 0.4
+
+
+# The spread that runs of the recipe `digits` log with group normalisation, every 20 steps (docs/log.md).
+# 30 epochs; the warm-up ends at step 105.
+RECOVERED = (0.308, 0.136, 0.169, 0.231, 0.252, 0.28, 0.312, 0.332, 0.341, 0.369, 0.378, 0.379, 0.402)
+COLLAPSED = {
+    "without predictor": (0.224, 0.178, 0.199, 0.177, 0.151, 0.15, 0.155, 0.149, 0.145, 0.143, 0.136, 0.131),
+    "the same, seed 1": (0.277, 0.251, 0.239, 0.229, 0.201, 0.209, 0.197, 0.205, 0.193, 0.189, 0.187, 0.185),
+    "weights not standardised": (0.115, 0.048, 0.039, 0.038, 0.038, 0.039, 0.039, 0.045, 0.049, 0.051, 0.055),
+    "neither": (0.065, 0.035, 0.043, 0.045, 0.043, 0.04, 0.038, 0.04, 0.036, 0.039, 0.035, 0.035, 0.035),
+}
+# 15 epochs at twice the learning rate; the warm-up ends at step 52.
+RECOVERING = (0.088, 0.065, 0.119, 0.165, 0.182, 0.196, 0.214, 0.215, 0.223, 0.223)
+
+
+def monitored(
+    spreads: Iterable[float], out: Path, warmup: int = 105, normalization: str = "group", first_step: int = 20
+) -> str:
+    """Return what is said about a run that logs these spreads, every 20 steps from one on."""
+    out.mkdir(exist_ok=True)
+    stream = io.StringIO()
+    durations = Lengths(total=420, warmup=warmup, log=20, knn=0, checkpoint=0, backbone=0)
+    progress = Progress(durations.total, stream)
+    monitor = Monitor(RunDirectory(out), progress, Clock(), lambda record: None, durations, None)
+    for step, spread in zip(count(first_step, 20), spreads, strict=False):
+        learner = SimpleNamespace(tau=0.99, backbone=SimpleNamespace(normalization=normalization))
+        module = SimpleNamespace(step=step, learner=learner, last_learning_rate=0.1)
+        module.settings = SimpleNamespace(total_steps=durations.total, warmup_steps=warmup)
+        module.plan = SimpleNamespace(steps_per_epoch=14)
+        summary = {"loss": 1.0, "std": spread}
+        module.watch = SimpleNamespace(nonfinite=False, summary=summary.copy)
+        monitor(module)  # type: ignore[arg-type]
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(("spreads", "warmup"), [(RECOVERED, 105), (RECOVERING, 52)])
+def test_alarm_stays_silent_where_the_spread_recovers(
+    spreads: Iterable[float], warmup: int, tmp_path: Path
+) -> None:
+    """Without batch statistics it dips early. With them so low a spread is a collapse."""
+    assert "warning" not in monitored(spreads, tmp_path / "group", warmup)
+    assert "warning" in monitored(spreads, tmp_path / "batch", warmup, normalization="batch")
+
+
+@pytest.mark.parametrize("run", COLLAPSED)
+def test_alarm_sounds_where_the_spread_stays_low(run: str, tmp_path: Path) -> None:
+    told = monitored(COLLAPSED[run], tmp_path / "run")
+    assert told.count("warning: the features have collapsed") == 1
+    marked = [record["step"] for record in RunDirectory(tmp_path / "run").metrics() if "collapsed" in record]
+    assert marked[0] in (120, 140), "one of the first two records after the warm-up"
+
+
+def test_a_resumed_run_remembers_its_spreads(tmp_path: Path) -> None:
+    """One record alone does not tell where the spread is going."""
+    monitored(RECOVERING[:2], tmp_path / "run")
+    assert "warning" not in monitored(RECOVERING[2:], tmp_path / "run", 52, first_step=60)
 
 
 def test_unlabelled_data_are_watched_by_spread_and_rank_only(tiny: dict[str, Any], tmp_path: Path) -> None:

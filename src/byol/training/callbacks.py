@@ -21,7 +21,7 @@ from byol.training.module import Pretraining
 from byol.training.preparation import Lengths
 from byol.training.progress import Progress
 from byol.training.requeue import requeue
-from byol.training.watch import COLLAPSED_STD, collapse_message
+from byol.training.watch import collapse_message, has_collapsed
 
 
 class BetweenSteps(L.Callback):
@@ -83,6 +83,7 @@ class Monitor:
         self.knn_steps = durations.knn
         self.measure_knn = measure_knn
         self.alarmed = False
+        self.spreads: dict[int, float] | None = None
 
     def __call__(self, module: Pretraining) -> None:
         last = module.step == module.settings.total_steps
@@ -103,13 +104,20 @@ class Monitor:
             raise NonFiniteError(module.step)
         record = module.watch.summary()
         record |= {"lr": module.last_learning_rate, "tau": module.learner.tau}
-        collapsed = record["std"] < COLLAPSED_STD and module.step > module.settings.warmup_steps
+        collapsed = self._has_collapsed(module, record["std"])
         if collapsed:
             record["collapsed"] = True
         if collapsed and not self.alarmed:
             self.alarmed = True
             self.progress.say("warning: " + collapse_message(record["std"], module.learner.tau))
         return record | self.clock.read()
+
+    def _has_collapsed(self, module: Pretraining, spread: float) -> bool:
+        if self.spreads is None:  # also those from before the run was resumed
+            self.spreads = {record["step"]: record["std"] for record in self.run.metrics() if "std" in record}
+        self.spreads[module.step] = spread
+        normalization = module.learner.backbone.normalization
+        return module.step > module.settings.warmup_steps and has_collapsed(self.spreads, normalization)
 
     def _write(self, module: Pretraining, values: dict[str, Any]) -> dict[str, Any]:
         epoch = round(module.step / module.plan.steps_per_epoch, 4)
