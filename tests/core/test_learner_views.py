@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from byol.core.learner import BYOL
+from byol.errors import UserError
 
 MakeLearner = Callable[..., BYOL]
 MEAN = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
@@ -128,3 +129,26 @@ def test_other_numbers_of_channels(
     loss = learner(images)
     loss.backward()
     assert 0 <= float(loss.detach()) <= 8
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 8, 8), (1, 3, 8, 8), (4, 1, 8, 8), (4, 3, 8, 6)], ids=str)
+@pytest.mark.parametrize("normalization", ["batch", "group"])
+def test_views_of_different_shapes_are_one_line(
+    normalization: str, shape: tuple[int, ...], make_learner: MakeLearner
+) -> None:
+    """A view of one image would else be compared with each of the other view's."""
+    learner = make_learner(normalization=normalization)
+    before = {name: value.clone() for name, value in learner.state_dict().items()}
+    for views in ((torch.rand(4, 3, 8, 8), torch.rand(shape)), (torch.rand(shape), torch.rand(4, 3, 8, 8))):
+        with pytest.raises(UserError) as caught:
+            learner(*views)
+        first, second = (list(view.shape) for view in views)
+        assert str(caught.value).startswith(f"the views are {first} and {second}: both must be [B,C,S,S]")
+        assert "\n" not in str(caught.value)
+    assert all(torch.equal(value, before[name]) for name, value in learner.state_dict().items())
+
+
+def test_augmentations_that_return_different_sizes_are_one_line(make_learner: MakeLearner) -> None:
+    learner = make_learner(augment_fn=nn.Identity(), augment_fn2=nn.AvgPool2d(2))
+    with pytest.raises(UserError, match=r"views are \[4, 3, 8, 8\] and \[4, 3, 4, 4\]"):
+        learner(torch.rand(4, 3, 8, 8))

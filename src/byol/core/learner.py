@@ -173,7 +173,8 @@ class BYOL(nn.Module):
 
         Raises:
             ValueError: fewer than two images in training: batch normalisation has no statistics.
-            UserError: called by torch's DataParallel, whose copies of the learner would share its state.
+            UserError: the views are of different shapes, or torch's DataParallel called, whose copies of
+                the learner would share its state.
         """
         if getattr(self, "_is_replica", False):  # the word of DataParallel for its copies
             raise UserError(
@@ -198,7 +199,12 @@ class BYOL(nn.Module):
         return first, self.augment_fn2(_own_floats(images))
 
     def compare(self, view1: Tensor, view2: Tensor) -> StepOutput:
-        """Return loss and projections of two normalised views [B,C,S,S]."""
+        """Return loss and projections of two normalised views [B,C,S,S].
+
+        Raises:
+            ValueError: fewer than two images in training: batch normalisation has no statistics.
+            UserError: the views are of different shapes.
+        """
         self._check_views(view1, view2)
         online1, online2 = self._on_both(self.online, view1, view2)
         prediction1, prediction2 = self._on_both(self.predictor, online1, online2)
@@ -277,6 +283,11 @@ class BYOL(nn.Module):
         return regression_loss(self.predictor(projection), target).mean(), projection.detach()
 
     def _check_views(self, view1: Tensor, view2: Tensor) -> None:
+        if view1.shape != view2.shape:
+            raise UserError(
+                f"the views are {list(view1.shape)} and {list(view2.shape)}: both must be [B,C,S,S], of the "
+                "same images and one size"
+            )
         if self.training and len(view1) < 2 and self.backbone.normalization == "batch":
             raise ValueError("a batch of one image has no batch statistics: use at least two images")
 
