@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import Dataset, TensorDataset
 
 import byol
 from byol.bundle import load_exactly, read_weights
 from byol.training.accelerator_options import AcceleratorOptions
 from byol.training.errors import NonFiniteError
+from tests.host_reads import HostReads
 from tests.training.conftest import Recorded
 
 MakeNet = Callable[[], nn.Sequential]
@@ -232,16 +232,6 @@ def test_what_is_not_finite_stops_it_and_is_not_saved(cause: str, make_trainer: 
     with pytest.raises(NonFiniteError, match=r"not finite by step 30\. Lower the learning rate"):
         trainer()
     assert not Path("checkpoints").exists()
-
-
-class HostReads(TorchDispatchMode):
-    """Counts how often a tensor's value is read: on a GPU the host waits each time."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func is torch.ops.aten._local_scalar_dense.default
-        return func(*args, **(kwargs or {}))
 
 
 def test_steps_neither_wait_nor_print(make_trainer: MakeTrainer, capsys: pytest.CaptureFixture[str]) -> None:
