@@ -17,7 +17,8 @@ def synchronize_on_cpus() -> None:
     """Let SyncBatchNorm take CPU tensors, and all who would refuse it there; for the rest of the process."""
     for kernel in (stats, gather_stats_with_counts, elemt, backward_reduce, backward_elemt):
         KERNELS.impl(f"batch_norm_{kernel.__name__}", kernel, "CPU")
-    # The learner, DistributedDataParallel, and SyncBatchNorm, which takes what extensions may name.
+    # Those who ask: the learner, DistributedDataParallel, and SyncBatchNorm, which also takes tensors of the
+    # device that an extension has named.
     mock.patch.object(nn.Parameter, "is_cuda", True, create=True).start()
     mock.patch.object(DistributedDataParallel, "_passing_sync_batchnorm_handle").start()
     mock.patch.object(torch._C, "_get_privateuse1_backend_name", return_value="cpu").start()
