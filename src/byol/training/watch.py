@@ -12,7 +12,7 @@ from byol.types import StepOutput
 
 # Of the healthy 1/sqrt(d). Measured on digits and CIFAR-10 (docs/log.md): with batch normalisation healthy
 # runs stay above 0.7, and runs without a predictor fall to 0.04 to 0.27. Without batch statistics healthy
-# ones dip to 0.06 to 0.15 early, and recover; those without a predictor stay at 0.12 to 0.21.
+# ones dip to 0.03 to 0.15 early, and recover; those without a predictor stay at 0.12 to 0.21.
 _COLLAPSED_STD: dict[Normalization, float] = {"batch": 0.3, "group": 0.2}
 _RECOVERY = 1.25
 _RANK_ROWS = 512
