@@ -5,7 +5,6 @@ does a tensor that stands on the wrong device. Backward needs a real device and 
 """
 
 from collections.abc import Iterator
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -79,7 +78,6 @@ def run_a_step(module: Pretraining, images: Tensor) -> None:
     with FakeTensorMode():
         moved_to_a_gpu(module)
         optimizer = module.configure_optimizers()
-        module._trainer = SimpleNamespace(optimizers=[optimizer])
         batch = Batch(0, torch.empty(images.shape, dtype=images.dtype, device="cuda"))
         loss = module.training_step(batch, 0)
         assert loss.device.type == "cuda"

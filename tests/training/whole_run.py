@@ -16,7 +16,7 @@ from byol.training import trainer, view_makers
 def same_everywhere(set_attribute: Callable[..., None] = setattr) -> None:
     """Make runs comparable to the last digits, in this process."""
     set_attribute(trainer, "_PRECISIONS", {"fp32": "64-true"})
-    set_attribute(view_makers, "views", plain_views)
+    set_attribute(view_makers, "made_views", plain_views)
 
 
 def plain_views(images: Tensor, *_: Any) -> tuple[Tensor, Tensor]:

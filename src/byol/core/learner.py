@@ -18,7 +18,7 @@ from byol.core.heads import byol_heads, simsiam_heads
 from byol.core.losses import negative_cosine, regression_loss
 from byol.core.simplicial import SimplicialEmbedding
 from byol.core.synchronization import synchronize_batch_norms
-from byol.core.target import TargetNetwork
+from byol.core.target import TargetNetwork, check_statistics
 from byol.errors import UserError
 from byol.types import StepOutput
 
@@ -115,7 +115,7 @@ class BYOL(nn.Module):
         self.concatenate_views = concatenate_views
         self.gather_projections = gather_projections
         self._sizes_checked = False
-        _check_target_statistics(target_statistics, use_momentum, normalization)
+        check_statistics(target_statistics, use_momentum, normalization)
         backbone = Backbone(net, image_size, hidden_layer, channels, normalization=normalization)
         inputs, before_projector = backbone.num_features, nn.Sequential()
         if simplicial_embeddings:
@@ -335,19 +335,6 @@ class _OnlineNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         projection: Tensor = self.projector(self.backbone(images))  # [B,D]
         return projection
-
-
-def _check_target_statistics(
-    statistics: TargetStatistics, use_momentum: bool, normalization: Normalization
-) -> None:
-    if statistics == "own":
-        return
-    if not use_momentum:
-        raise UserError(f"target_statistics is '{statistics}', but SimSiam has no target network")
-    if normalization == "group":
-        raise UserError(
-            f"target_statistics is '{statistics}', but with group normalisation there are no statistics"
-        )
 
 
 def _own_floats(images: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any, Self, get_args
 import torch
 from torch import Tensor, nn
 
-from byol.config import TargetStatistics
+from byol.config import Normalization, TargetStatistics
 from byol.errors import UserError, unknown
 from byol.optim.schedules import cosine_tau
 
@@ -111,3 +111,15 @@ class TargetNetwork(nn.Module):
     def _load_from_state_dict(self, *arguments: Any, **keywords: Any) -> None:
         super()._load_from_state_dict(*arguments, **keywords)
         self._step = None  # read the loaded buffer at the next use
+
+
+def check_statistics(statistics: TargetStatistics, use_momentum: bool, normalization: Normalization) -> None:
+    """Raise UserError where the choice of the target's statistics means nothing beside the other two."""
+    if statistics == "own":
+        return
+    if not use_momentum:
+        raise UserError(f"target_statistics is '{statistics}', but SimSiam has no target network")
+    if normalization == "group":
+        raise UserError(
+            f"target_statistics is '{statistics}', but with group normalisation there are no statistics"
+        )

@@ -82,7 +82,7 @@ class Pretraining(L.LightningModule):
         # Dropout and the like draw from the global generator: derived, so that resuming is exact.
         torch.manual_seed(derived_seed(self.plan.seed, NETWORK, batch.position, self.plan.rank))
         if batch.position % self.plan.accumulate == 0:
-            self.trainer.optimizers[0].zero_grad()
+            self.zero_grad()
         view1, view2 = channels_last(self.make_views(batch))
         output = self.learner.compare_in_turn(view1, view2, 1 / self.plan.accumulate)
         self.watch.see(output)

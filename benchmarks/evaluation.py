@@ -1,0 +1,83 @@
+"""kNN and logistic regression on 50,000 x 512 vectors and 10,000 queries, beside scikit-learn and lightly.
+
+    python benchmarks/evaluation.py [--quick] [--out benchmarks/results/evaluation.json]
+
+All predict the same queries (`works/evaluation.py`); how many predictions differ from ours is part of the
+result. kNN's floor is its one product of 50,000 x 512 and 512 x 10,000 numbers.
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from floors import matrix_rate
+from recorded import record
+from turns import Work, in_turns, peers_installed, summary
+
+FULL, QUICK = (50_000, 10_000), (10_000, 1_000)
+LIBRARIES = {"knn": ("byol", "scikit-learn", "lightly"), "logistic": ("byol", "scikit-learn")}
+
+
+def measured(protocol: str, sizes: tuple[int, int], rounds: int) -> dict[str, Any]:
+    """Return times, our share of the others', and how many predictions differ from ours."""
+    libraries = [name for name in LIBRARIES[protocol] if name != "lightly" or peers_installed()]
+    with tempfile.TemporaryDirectory() as folder:
+        files = {name: Path(folder) / f"{name}.npy" for name in libraries}
+        works = {name: work(protocol, name, sizes, file) for name, file in files.items()}
+        answers = in_turns(works, rounds, warm_up=1)
+        predictions = {name: np.load(file) for name, file in files.items()}
+    values = summary({name: [answer["seconds"] for answer in found] for name, found in answers.items()})
+    values["predictions_that_differ"] = {
+        name: int((found != predictions["byol"]).sum()) for name, found in predictions.items()
+    }
+    return values
+
+
+def work(protocol: str, library: str, sizes: tuple[int, int], file: Path) -> Work:
+    """Return the process of one library."""
+    vectors, queries = map(str, sizes)
+    arguments = ["--vectors", vectors, "--queries", queries, "--predictions", str(file)]
+    return Work(
+        "evaluation.py",
+        *("--protocol", protocol, "--library", library, *arguments),
+        peers=library == "lightly",
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="less of everything: a look, not a result")
+    parser.add_argument("--out", type=Path, help="JSON file; default: benchmarks/results/evaluation.json")
+    options = parser.parse_args()
+    sizes = QUICK if options.quick else FULL
+    result: dict[str, Any] = {"load_before": round(os.getloadavg()[0], 1), "vectors_and_queries": sizes}
+    for protocol in LIBRARIES:
+        result[protocol] = measured(protocol, sizes, 2 if options.quick else 5)
+    rate = matrix_rate()
+    floor = 2 * sizes[0] * sizes[1] * 512 / rate
+    result["knn"] |= {
+        "matrix_rate": rate,
+        "seconds_of_the_product": floor,
+        "share_of_floor": round(floor / result["knn"]["seconds"]["byol"], 3),
+    }
+    for protocol in LIBRARIES:
+        tell(protocol, result[protocol])
+    print(f"kNN: the product alone takes {floor:.3f} s; {result['knn']['share_of_floor']:.2f} of ours")
+    if options.out or not options.quick:
+        print(record("evaluation", "python benchmarks/evaluation.py", result, options.out))
+
+
+def tell(protocol: str, values: dict[str, Any]) -> None:
+    """Print one line for each library."""
+    for name, taken in values["seconds"].items():
+        share = values["byol_takes"].get(name)
+        compared = f"   byol is {1 / share:.1f}x as fast" if share else ""
+        differ = values["predictions_that_differ"][name]
+        print(f"{protocol:10s}{name:14s}{taken:9.3f} s   {differ} predictions differ{compared}")
+
+
+if __name__ == "__main__":
+    main()

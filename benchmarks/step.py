@@ -1,0 +1,141 @@
+"""One optimizer step: seconds and peak memory, byol beside lightly and byol-pytorch.
+
+    python benchmarks/step.py [--quick] [--out benchmarks/results/step.json]
+
+ResNet-18 on 32 px, fp32, batch 64 where there is no GPU; on a GPU bf16, batch 512, and ResNet-50 on 224 px
+at batch 256. All take the same two ready-made views through the same network and heads with the same
+optimizer (`works/step.py`). lightly passes the views one by one, as byol does by default; byol-pytorch
+concatenates them, and is compared with byol's `concatenate_views` and with its default. Beside lightly as it
+comes stands lightly in our memory layout (channels last), which its user would have to ask for.
+"""
+
+import argparse
+import os
+import statistics
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from floors import DEVICE, convolution_rate, copy_bandwidth, forward_operations, matrix_rate
+from recorded import record
+from turns import Work, in_turns, peers_installed, summary
+
+from byol.core.named_backbone import build_backbone
+
+_ON_GPU = DEVICE.type == "cuda"
+CASES = (
+    {"resnet18-32": (512, 32, "bf16"), "resnet50-224": (256, 224, "bf16")}
+    if _ON_GPU
+    else {"resnet18-32": (64, 32, "fp32")}
+)
+OURS = {
+    "byol": [],
+    "byol, both directions at once": ["--directions", "together"],
+    "byol, views concatenated": ["--directions", "concatenated"],
+}
+THEIRS = {
+    "lightly": ["--library", "lightly"],
+    "lightly, channels last": ["--library", "lightly", "--channels-last"],
+    "byol-pytorch": ["--library", "byol-pytorch"],
+}
+
+
+def works(case: str, *more: str) -> dict[str, Work]:
+    """Return a process for every contestant."""
+    batch, size, precision = CASES[case]
+    backbone = case.split("-")[0]
+    same = ["--backbone", backbone, "--size", str(size), "--batch", str(batch), "--precision", precision]
+    same += more
+    compiled = ["--compile"] if _ON_GPU and find_spec("triton") else []
+    found = {name: Work("step.py", "--library", "byol", *own, *compiled, *same) for name, own in OURS.items()}
+    if peers_installed():
+        found |= {name: Work("step.py", *own, *same, peers=True) for name, own in THEIRS.items()}
+    return found
+
+
+def times(case: str, rounds: int) -> dict[str, Any]:
+    """Return the seconds of a step, and the shares of the others' that ours takes."""
+    answers = in_turns(works(case), rounds)
+    taken = {name: [answer["seconds"] for answer in found] for name, found in answers.items()}
+    values = summary(taken)
+    concatenated = taken["byol, views concatenated"]
+    if "byol-pytorch" in taken:
+        ratios = map(float.__truediv__, concatenated, taken["byol-pytorch"])
+        values["byol_concatenated_takes"] = {"byol-pytorch": round(statistics.median(ratios), 3)}
+    return values
+
+
+def memories(case: str) -> dict[str, Any]:
+    """Return peak bytes of a step after the first, and what of them was there before it."""
+    answers = in_turns(works(case, "--memory"), rounds=1)
+    found = {name: answer[0] for name, answer in answers.items()}
+    own = {name: values["peak"] - values["before"] for name, values in found.items()}
+    together = own["byol, both directions at once"]
+    return {
+        "peak_bytes": {name: values["peak"] for name, values in found.items()},
+        "bytes_of_the_step": own,
+        "byol_over_both_directions": round(own["byol"] / together, 3),
+    }
+
+
+def floor(case: str, rates: dict[str, float]) -> dict[str, float]:
+    """Return the seconds that the operations of a step take at the best measured rate.
+
+    Eight forward passes' worth an image: two online and their backward passes of twice as much each,
+    two of the target. The first convolution needs no gradient of its input: that much is too many.
+    """
+    batch, size, _ = CASES[case]
+    backbone, _ = build_backbone(case.split("-")[0], size, 3)
+    operations = 8 * batch * forward_operations(backbone, size)
+    return {
+        "operations": operations,
+        "seconds_at_best_rate": operations / max(rates["matrix"], rates["convolution"]),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: a look, not a result")
+    parser.add_argument("--out", type=Path, help="JSON file; default: benchmarks/results/step-DEVICE.json")
+    options = parser.parse_args()
+    result: dict[str, Any] = {"load_before": round(os.getloadavg()[0], 1), "cases": {}}
+    for case, (batch, size, precision) in CASES.items():
+        type_ = torch.bfloat16 if precision == "bf16" else torch.float32
+        rates = {
+            "matrix": matrix_rate(type_),
+            "convolution": convolution_rate(type_),
+            "bytes": copy_bandwidth(),
+        }
+        values = times(case, 3 if options.quick else 15) | floor(case, rates)
+        values |= {"batch": batch, "size": size, "precision": precision, "rates": rates}
+        values["share_of_floor"] = round(values["seconds_at_best_rate"] / values["seconds"]["byol"], 3)
+        values["memory"] = memories(case)
+        result["cases"][case] = values
+        tell(case, values)
+    if options.out or not options.quick:
+        print(record(f"step-{DEVICE.type}", "python benchmarks/step.py", result, options.out))
+
+
+def tell(case: str, values: dict[str, Any]) -> None:
+    """Print one case."""
+    print(f"{case}, batch {values['batch']}, {values['precision']}")
+    for name, taken in values["seconds"].items():
+        share = values["byol_takes"].get(name)
+        held = values["memory"]["bytes_of_the_step"][name] / 2**20
+        print(
+            f"  {name:32s}{taken:9.4f} s{held:9.0f} MiB"
+            + (f"   byol takes {share:.2f} of it" if share else "")
+        )
+    best, work = (
+        max(values["rates"]["matrix"], values["rates"]["convolution"]) / 1e9,
+        values["operations"] / 1e9,
+    )
+    print(
+        f"  at most: {values['seconds_at_best_rate']:.4f} s for {work:.0f} GFLOP at the "
+        f"best rate measured, {best:.0f} GFLOP/s; byol reaches {values['share_of_floor']:.2f} of that"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Measure libraries in turns: each in a process and an environment of its own, one at a time.
+
+A work is a script in `works/`. It prepares, then does its work once for every line that it reads, and
+answers with one line of JSON. The others wait meanwhile, so noise of the machine meets all alike.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PEERS = HERE.parent / ".venv-peers" / "bin" / "python"
+"""The environment of the libraries that we compare with: `make bench` installs it."""
+
+
+class Work:
+    """One running script; use it as a context."""
+
+    def __init__(self, script: str, *arguments: str, peers: bool = False) -> None:
+        python = str(PEERS) if peers else sys.executable
+        command = [python, str(HERE / "works" / script), *arguments]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
+        )
+
+    def __enter__(self) -> "Work":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+
+    def once(self) -> dict[str, Any]:
+        """Let it work once; return what it measured."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{' '.join(map(str, self.process.args))} ended")  # type: ignore[arg-type]
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def in_turns(works: Mapping[str, Work], rounds: int, warm_up: int = 2) -> dict[str, list[dict[str, Any]]]:
+    """Return what every work answered in each round after the first `warm_up`; ends the processes."""
+    answers: dict[str, list[dict[str, Any]]] = {name: [] for name in works}
+    with ExitStack() as running:
+        for work in works.values():
+            running.enter_context(work)
+        for _ in range(warm_up + rounds):
+            for name, work in works.items():
+                answers[name].append(work.once())
+    return {name: found[warm_up:] for name, found in answers.items()}
+
+
+def summary(seconds: Mapping[str, Sequence[float]], reference: str = "byol") -> dict[str, Any]:
+    """Return medians, ranges, and the reference's time as a share of each other's.
+
+    The share is the median of the rounds' own ratios: what slows one round slows both.
+    """
+    return {
+        "seconds": {name: round(statistics.median(taken), 5) for name, taken in seconds.items()},
+        "fastest_and_slowest": {
+            name: [round(min(taken), 5), round(max(taken), 5)] for name, taken in seconds.items()
+        },
+        f"{reference}_takes": {
+            name: round(statistics.median(map(float.__truediv__, seconds[reference], taken)), 3)
+            for name, taken in seconds.items()
+            if name != reference
+        },
+        "rounds": len(seconds[reference]),
+    }
+
+
+def peers_installed() -> bool:
+    """Say whether the others' environment is there; print how to get it where it is not."""
+    if not PEERS.is_file():
+        print("the other libraries are left out: `make bench` installs them into .venv-peers")
+    return PEERS.is_file()
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(HERE / "works"), "PYTHONUNBUFFERED": "1"}

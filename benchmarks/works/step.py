@@ -1,0 +1,157 @@
+"""One optimizer step of BYOL as a library does it, on two views that are there already.
+
+Equal for all: the network, its precision, the heads (4096 wide, 256 out), SGD with momentum, and the
+passes. The rest is each library's own, and as its documentation shows it.
+"""
+
+import argparse
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet18, resnet50
+from turn import memory, seconds, take_turns, use_threads
+
+Step = Callable[[], None]
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def network(name: str, size: int) -> tuple[nn.Module, int]:
+    """Return a ResNet without classifier, on small images with the stem for them, and its width."""
+    net = {"resnet18": resnet18, "resnet50": resnet50}[name]()
+    width: int = net.fc.in_features
+    net.fc = nn.Identity()
+    if size < 112:
+        net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        net.maxpool = nn.Identity()
+    return net.to(DEVICE), width
+
+
+def optimizer(parameters: object) -> torch.optim.SGD:
+    """Return what all use."""
+    return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)  # type: ignore[arg-type]
+
+
+def precise(name: str) -> AbstractContextManager[None]:
+    """Return the context of the forward passes."""
+    return torch.autocast(DEVICE.type, torch.bfloat16) if name == "bf16" else nullcontext()
+
+
+def byol_step(options: argparse.Namespace, views: tuple[Tensor, Tensor]) -> Step:
+    """Ours: `--directions together` holds both for backward, `concatenated` makes one pass of both views."""
+    import byol
+
+    net, _ = network(options.backbone, options.size)
+    learner = byol.BYOL(
+        net, options.size, hidden_layer=None, concatenate_views=options.directions == "concatenated"
+    )
+    learner.to(memory_format=torch.channels_last)
+    stepper = optimizer(learner.online_parameters())
+    first, second = (view.contiguous(memory_format=torch.channels_last) for view in views)
+    compare = learner.compare if options.directions == "together" else learner.compare_in_turn
+    if options.compile:
+        for part in (learner.online, learner.predictor, learner.target):
+            assert part is not None
+            part.compile()
+
+    def step() -> None:
+        stepper.zero_grad()
+        with precise(options.precision):
+            loss = compare(first, second).loss
+        loss.backward()
+        stepper.step()
+        learner.update_moving_average()
+
+    return step
+
+
+def lightly_step(options: argparse.Namespace, views: tuple[Tensor, Tensor]) -> Step:
+    """Return lightly's parts, put together as its BYOL example puts them."""
+    from lightly.loss import NegativeCosineSimilarity
+    from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
+    from lightly.models.utils import deactivate_requires_grad, update_momentum
+
+    backbone, width = network(options.backbone, options.size)
+    projector = BYOLProjectionHead(width, 4096, 256).to(DEVICE)
+    predictor = BYOLPredictionHead(256, 4096, 256).to(DEVICE)
+    slow_backbone, slow_projector = copy.deepcopy(backbone), copy.deepcopy(projector)
+    deactivate_requires_grad(slow_backbone)
+    deactivate_requires_grad(slow_projector)
+    criterion = NegativeCosineSimilarity()
+    online = nn.ModuleList([backbone, projector, predictor])
+    if options.channels_last:
+        online.to(memory_format=torch.channels_last)
+        slow_backbone.to(memory_format=torch.channels_last)
+        views = tuple(view.contiguous(memory_format=torch.channels_last) for view in views)  # type: ignore
+    stepper = optimizer(online.parameters())
+    first, second = views
+
+    def step() -> None:
+        update_momentum(backbone, slow_backbone, m=0.99)
+        update_momentum(projector, slow_projector, m=0.99)
+        with precise(options.precision):
+            prediction1 = predictor(projector(backbone(first).flatten(start_dim=1)))
+            target1 = slow_projector(slow_backbone(first).flatten(start_dim=1)).detach()
+            prediction2 = predictor(projector(backbone(second).flatten(start_dim=1)))
+            target2 = slow_projector(slow_backbone(second).flatten(start_dim=1)).detach()
+            loss = 0.5 * (criterion(prediction1, target2) + criterion(prediction2, target1))
+        loss.backward()
+        stepper.step()
+        stepper.zero_grad()
+
+    return step
+
+
+def byol_pytorch_step(options: argparse.Namespace, views: tuple[Tensor, Tensor]) -> Step:
+    """Return byol-pytorch's learner, which concatenates the views, without its own augmentations."""
+    from byol_pytorch import BYOL
+
+    net, _ = network(options.backbone, options.size)
+    first, second = views
+    learner = BYOL(
+        net,
+        image_size=options.size,
+        hidden_layer=-1,
+        augment_fn=lambda images: images if len(images) != len(first) else first,
+        augment_fn2=lambda images: images if len(images) != len(first) else second,
+        use_simplicial_embeddings=False,
+    )
+    stepper = optimizer(p for p in learner.parameters() if p.requires_grad)
+
+    def step() -> None:
+        with precise(options.precision):
+            loss = learner(first)
+        stepper.zero_grad()
+        loss.backward()
+        stepper.step()
+        learner.update_moving_average()
+
+    return step
+
+
+STEPS = {"byol": byol_step, "lightly": lightly_step, "byol-pytorch": byol_pytorch_step}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--library", choices=STEPS, required=True)
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--size", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--directions", choices=["in-turn", "together", "concatenated"], default="in-turn")
+    parser.add_argument("--channels-last", action="store_true", help="lightly in the layout that ours has")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--memory", action="store_true", help="measure memory, not time")
+    options = parser.parse_args()
+    use_threads(None)
+    torch.manual_seed(0)
+    views = torch.randn(2, options.batch, 3, options.size, options.size).to(DEVICE).unbind()
+    step = STEPS[options.library](options, views)
+    take_turns(step, memory if options.memory else seconds)
+
+
+if __name__ == "__main__":
+    main()
