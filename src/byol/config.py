@@ -48,9 +48,9 @@ class PretrainConfig:
     224, else 224."""
     channels: int | None = None
     """Channels of the images, 1 or 3. Default: the data's."""
-    preset: PresetName | None = None
+    preset: PresetName | dict[str, Any] | None = None
     """Augmentations; official is imagenet with the operations of BYOL's own code. Default: glyph for digits
-    and EMNIST, small up to 96 pixels, else imagenet."""
+    and EMNIST, small up to 96 pixels, else imagenet. In YAML also views of your own, in names and values."""
     crop_scale: float | None = None
     """Smallest area of a random crop over the area of the image. Default: the preset's (0.08)."""
     batch_size: int = 256

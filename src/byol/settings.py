@@ -5,7 +5,7 @@ hyphens, the closest name for a typo, one-line errors, and flags over --config o
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
@@ -16,14 +16,31 @@ import yaml
 from byol.errors import UserError, closest, unknown
 
 Settings = TypeVar("Settings")
+_KINDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    tuple[float, float]: "two numbers",
+    dict[str, Any]: "names and values",
+}
+"""What messages call the types of settings."""
 
 
-def settings_from(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
+def flag(name: str) -> str:
+    """Return a setting's name as it is written on the command line."""
+    return "--" + name.replace("_", "-")
+
+
+def settings_from(
+    kind: type[Settings], values: Mapping[str, Any], spelled: Callable[[str], str] = flag
+) -> Settings:
     """Return settings from names and values, such as a YAML file, flags or keyword arguments.
 
     Args:
-        kind: a dataclass of `config.py`.
+        kind: a dataclass, such as those of `config.py`.
         values: numbers may be written as text; what is not named keeps its default.
+        spelled: makes of a name what messages call it.
 
     Raises:
         UserError: a name is unknown (the closest is given) or a value is not what it should be.
@@ -36,7 +53,7 @@ def settings_from(kind: type[Settings], values: Mapping[str, Any]) -> Settings:
     try:
         parsed = _parser(kind).parse_object(texts)
     except ArgumentError as error:
-        raise _told(error, types, values) from error
+        raise _told(error, types, values, spelled) from error
     return kind(**vars(parsed))
 
 
@@ -136,18 +153,13 @@ def read_yaml_file(kind: type[Any], path: str) -> dict[str, Any]:
     return read_yaml(kind, Path(path).read_text(), path)
 
 
-def check_names(kind: type[Any], values: Iterable[str], source: str = "") -> None:
-    """Raise UserError for a name that is no setting, with the closest that is."""
-    names = [field.name for field in fields(kind)]
+def check_names(kind: type[Any], values: Iterable[str], source: str = "", extra: Iterable[str] = ()) -> None:
+    """Raise UserError for a name that is no setting and not in `extra`, with the closest that is."""
+    names = [*(field.name for field in fields(kind)), *extra]
     for name in values:
         if name not in names:
             where = f" in {source}" if source else ""
-            raise UserError(f"unknown setting '{name}'{where}.{closest(name, names)}")
-
-
-def flag(name: str) -> str:
-    """Return a setting's name as it is written on the command line."""
-    return "--" + name.replace("_", "-")
+            raise UserError(f"unknown setting '{name}'{where}.{closest(str(name), names)}")
 
 
 def _parser(kind: type[Any]) -> Any:
@@ -187,15 +199,16 @@ def _as_text(value: Any, annotation: Any) -> Any:
     return str(value) if isinstance(value, (int, float)) and str in choices else value
 
 
-def _told(error: Exception, types: Mapping[str, Any], values: Mapping[str, Any]) -> UserError:
+def _told(
+    error: Exception, types: Mapping[str, Any], values: Mapping[str, Any], spelled: Callable[[str], str]
+) -> UserError:
     """Return jsonargparse's complaint about a value in one line of ours."""
     key = re.search(r'key "(\w+)"', str(error))
     if key is None or key[1] not in values:
         return UserError(" ".join(str(error).split()))
     name, value = key[1], values[key[1]]
-    kinds = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
     choices = [choice for choice in _choices(types[name]) if choice is not type(None)]
-    words = ", ".join(kinds.get(choice, str(choice)) for choice in choices)
+    words = ", ".join(_KINDS.get(choice, str(choice)) for choice in choices)
     expected = f"one of {words}" if isinstance(choices[0], str) else words
     near = closest(str(value), [choice for choice in choices if isinstance(choice, str)])
-    return UserError(f"{flag(name)} cannot be '{value}': it takes {expected}.{near}")
+    return UserError(f"{spelled(name)} cannot be '{value}': it takes {expected}.{near}")

@@ -1,13 +1,15 @@
 """What a view is made of, and the published or tried combinations."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, get_args
 
 from byol.config import PresetName
-from byol.errors import unknown
+from byol.errors import UserError, unknown
 
 Semantics = Literal["torchvision", "official"]
+_INTERPOLATIONS = ("bicubic", "bilinear")
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # One channel: ImageNet's statistics averaged over its three.
@@ -26,6 +28,12 @@ class Crop:
     interpolation: str = "bicubic"
     """bicubic or bilinear; both antialiased in torchvision's semantics, neither in the official ones."""
 
+    def __post_init__(self) -> None:
+        _check_ranges(self, 0, 1, "scale")
+        _check_ranges(self, 0.01, 100, "ratio")
+        if self.interpolation not in _INTERPOLATIONS:
+            raise unknown("interpolation", self.interpolation, _INTERPOLATIONS)
+
 
 @dataclass(frozen=True)
 class Affine:
@@ -37,6 +45,12 @@ class Affine:
     shear: float = 0.2
     translation: float = 0.15
     """To either side, in affine_grid's coordinates: the image reaches from -1 to 1."""
+
+    def __post_init__(self) -> None:
+        _check_ranges(self, 0.01, 100, "scale")
+        _check_numbers(self, 0, math.pi, "rotation")
+        _check_numbers(self, 0, 1.5, "shear")
+        _check_numbers(self, 0, 2, "translation")
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,11 @@ class Jitter:
     hue: float = 0.1
     """Shift drawn from +- this, in turns of the colour wheel (at most 0.5)."""
 
+    def __post_init__(self) -> None:
+        _check_numbers(self, 0, 1, "probability")
+        _check_numbers(self, 0, 100, "brightness", "contrast", "saturation")
+        _check_numbers(self, 0, 0.5, "hue")
+
 
 @dataclass(frozen=True)
 class Intensity:
@@ -60,6 +79,10 @@ class Intensity:
 
     gain: tuple[float, float] = (0.6, 1.4)
     offset_std: float = 0.05
+
+    def __post_init__(self) -> None:
+        _check_ranges(self, 0, 100, "gain")
+        _check_numbers(self, 0, 100, "offset_std")
 
 
 @dataclass(frozen=True)
@@ -81,6 +104,29 @@ class ViewSpec:
     semantics: Semantics = "torchvision"
     """Whose operations bear these names: torchvision's, or those of the official code of BYOL
     (`utils/dataset.py`, `utils/augmentations.py`); crop, jitter and the blur's border differ."""
+
+    def __post_init__(self) -> None:
+        if self.crop is not None and self.affine is not None:
+            raise UserError("a view has a crop or an affine, not both: one of them must be null (None)")
+        _check_numbers(self, 0, 1, "flip", "grey", "blur", "solarize", "solarize_threshold")
+        _check_ranges(self, 0, 100, "blur_sigma")
+        if self.semantics not in get_args(Semantics):
+            raise unknown("semantics", self.semantics, get_args(Semantics))
+
+
+def _check_numbers(part: Any, low: float, high: float, *names: str) -> None:
+    for name in names:
+        value = getattr(part, name)
+        if value is None or not low <= value <= high:
+            raise UserError(f"{name} is {value}, it must lie between {low:g} and {high:g}")
+
+
+def _check_ranges(part: Any, low: float, high: float, name: str) -> None:
+    pair = getattr(part, name)
+    if pair is None or len(pair) != 2 or not low <= pair[0] <= pair[1] <= high:
+        raise UserError(
+            f"{name} is {pair}, it must be two numbers between {low:g} and {high:g}, the smaller first"
+        )
 
 
 # BYOL, Table 6: T blurs always and never solarizes, T' blurs 1 in 10 and solarizes 1 in 5.

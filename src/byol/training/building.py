@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from byol.augment.evaluation import preprocess_for
+from byol.augment.presets import natural_preset
 from byol.config import TIMM_WEIGHTS, PretrainConfig
 from byol.core.learner import BYOL
 from byol.core.named_backbone import build_backbone
@@ -101,7 +102,7 @@ def _learner(
     config: PretrainConfig, net: nn.Module, hidden_layer: str | int | None, total_steps: int
 ) -> BYOL:
     assert config.image_size is not None and config.tau is not None
-    assert config.preset is not None and config.channels is not None
+    assert config.channels is not None
     learner = BYOL(
         net,
         config.image_size,
@@ -117,7 +118,10 @@ def _learner(
         normalization=config.normalization,
         gather_projections=config.gather_projections,
     )
-    learner.backbone.preprocess = preprocess_for(config.preset, config.image_size, config.channels)
+    preset = config.preset
+    if not isinstance(preset, str):  # views of one's own do not tell how images are cut at test time
+        preset = natural_preset(config.data, config.image_size)
+    learner.backbone.preprocess = preprocess_for(preset, config.image_size, config.channels)
     return learner
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from byol.augment.presets import ViewSpec, natural_preset, preset_named
+from byol.augment.presets import ViewSpec, natural_preset
+from byol.augment.view_settings import view_specs_of
 from byol.config import TIMM_WEIGHTS, Optimizer, PretrainConfig
 from byol.data.images import Concatenation, Subset, in_memory, natural_side, resident
 from byol.data.source import open_source, resolved_spec
@@ -65,7 +66,7 @@ def prepare_data(data: Data, config: PretrainConfig) -> PreparedData:
 def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
     """Fill in every setting that follows from the data or from the length of training."""
     size = config.image_size or natural_side(data.images)
-    preset = config.preset or natural_preset(data.name, size)
+    preset = natural_preset(data.name, size) if config.preset is None else config.preset
     defaults = _optimizer_defaults(config, len(data.pretraining) // config.batch_size or 1)
     config = replace(
         config,
@@ -80,18 +81,16 @@ def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
         weight_decay=defaults.weight_decay if config.weight_decay is None else config.weight_decay,
         tau=defaults.tau if config.tau is None else config.tau,
     )
-    has_crop = preset_named(preset)[0].crop is not None
+    has_crop = all(spec.crop is not None for spec in view_specs_of(preset))
     if not has_crop and (data.images is None or data.images.shape[2] != data.images.shape[3]):
-        raise UserError(
-            f"preset '{preset}' has no crop: it takes square images of one size, at most 128 pixels"
-        )
+        which = f"preset '{preset}'" if isinstance(preset, str) else "one of the views"
+        raise UserError(f"{which} has no crop: it takes square images of one size, at most 128 pixels")
     return config
 
 
 def view_specs(config: PretrainConfig) -> tuple[ViewSpec, ViewSpec]:
     """Return the preset's two views, with the run's crop scale."""
-    assert config.preset is not None
-    first, second = preset_named(config.preset)
+    first, second = view_specs_of(config.preset)
     return _with_crop_scale(first, config.crop_scale), _with_crop_scale(second, config.crop_scale)
 
 

@@ -1,13 +1,14 @@
 """`byol.pretrain`: start a run, or go on with one."""
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from byol.augment.view_settings import written_out
 from byol.bundle import load_backbone
 from byol.config import PretrainConfig
 from byol.core.backbone import Backbone
@@ -64,7 +65,7 @@ def pretrain(
         hidden_layer: of a network of your own: whose output is the representation (see `BYOL`);
             None: the network's own output.
         resume: a run directory to continue; pass your own data and network again, if you had any.
-        **settings: the flags of `byol pretrain` with underscores.
+        **settings: the flags of `byol pretrain` with underscores; `preset` may also be two `ViewSpec`s.
 
     Returns:
         The run: `.path`, `.results()`, `.metrics()`, `.backbone()`.
@@ -114,7 +115,7 @@ class _Inputs:
 
 
 def _start(inputs: _Inputs, settings: dict[str, Any]) -> Run:
-    config = settings_from(PretrainConfig, {**settings, **inputs.named()})
+    config = _read_settings({**settings, **inputs.named()})
     run = RunDirectory(run_path(config))
     if process_rank() == 0:
         run.refuse_existing()
@@ -122,6 +123,13 @@ def _start(inputs: _Inputs, settings: dict[str, Any]) -> Run:
     data = prepare_data(inputs.data, config)
     Session(resolve(config, data), run, data, inputs.net, inputs.hidden_layer).train()
     return Run(run.path, data.train.labels is not None, inputs.net)
+
+
+def _read_settings(settings: dict[str, Any]) -> PretrainConfig:
+    """Return the settings of a new run; views of one's own are written out, as config.yaml has them."""
+    preset = written_out(settings.get("preset"))
+    config = settings_from(PretrainConfig, {**settings, "preset": preset})
+    return replace(config, preset=written_out(config.preset))  # a flag's text may hold names and values
 
 
 def _resume(inputs: _Inputs, run: RunDirectory, settings: dict[str, Any]) -> Run:
