@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from byol.augment.presets import PRESETS, Affine, Crop, Intensity, Jitter, ViewS
 from byol.augment.view_settings import view_specs_of, written_out
 from byol.errors import UserError
 
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "training.md"
 OWN = (
     ViewSpec(crop=Crop(scale=(0.2, 1.0), interpolation="bilinear"), flip=0.25, jitter=Jitter(hue=0.05)),
     ViewSpec(affine=Affine(rotation=0.5), intensity=Intensity(), blur=0.1, semantics="official"),
@@ -53,6 +55,14 @@ def test_views_come_back_from_yaml_as_they_were(specs: tuple[ViewSpec, ViewSpec]
     assert plain == {"first": asdict(specs[0]), "second": asdict(specs[1])}
     again = yaml.safe_load(yaml.safe_dump(plain, sort_keys=False))
     assert view_specs_of(again) == specs and written_out(again) == plain
+
+
+def test_the_documentation_s_yaml_and_python_are_the_same_two() -> None:
+    text = DOCUMENTATION.read_text()
+    names: dict[str, Any] = {}
+    exec(text[text.index("from byol.augment.presets") :].split("```")[0], names)
+    settings = yaml.safe_load(text[text.index("preset:\n") :].split("```")[0])
+    assert view_specs_of(settings["preset"]) == (names["first"], names["second"])
 
 
 def test_names_stay_names() -> None:
