@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,11 @@ import torchvision
 from torch.utils.data import DataLoader, TensorDataset
 
 import byol
+from byol.augment.presets import PRESETS
+from byol.augment.view_settings import view_specs_of
 from byol.cli import main
 from byol.config import EmbedConfig, EvaluateConfig, PretrainConfig
+from byol.rundir import RunDirectory
 from byol.settings import flag
 from tests.named_sets import random_images, write_cifar10, write_emnist, write_stl10
 from tests.test_tracking import OFFLINE, server  # noqa: F401 - a fixture
@@ -49,6 +52,18 @@ ADDED_LINES = {
     "resnet = models.resnet50(pretrained=True)",
     "# train.py",
 }
+# Blocks of the READMEs that have no place on the page, by their first words, and why.
+LEFT_OUT = {
+    "git clone https://github.com/sabadijou/byol_multi_gpu.git": "installing: the project's README",
+    "conda create -n byol": "installing",
+    "# Install pytorch firstly": "installing",
+    "pip install byol-pytorch": "installing",
+    "@misc{grill2020bootstrap,": "a citation",
+    "@misc{chen2020exploring,": "a citation",
+    "@inproceedings{10.5555/3495724.3497510,": "a citation",
+}
+# How many blocks and commands in the text each README has: what the test below must find.
+DOCUMENTED = {"000": 8, "001": 4, "002": 12, "003": 2, "004": 2}
 # Every option that these systems document, or have.
 OPTIONS = {
     "000": """--image_size --learning_rate --batch_size --num_epochs --checkpoint_epochs --dataset_dir
@@ -274,6 +289,31 @@ def test_the_code_is_in_the_readmes() -> None:
                     assert lines <= documented, lines - documented
 
 
+def run_together(text: str) -> str:
+    """Return code without prompts, and with its lines and spaces run together."""
+    joined = re.sub(r"\\\n(\S)", r"\1", text).replace("\\\n", " ")
+    return " ".join(re.sub(r"^\s*(\$|#) ", "", joined, flags=re.MULTILINE).split())
+
+
+def documented(system: str) -> list[str]:
+    """Return the blocks of a README (one closes with the wrong quotes), and the commands in its text."""
+    readme = next(SEEDS.glob(f"{system}_*.txt")).read_text()
+    blocks = re.findall(r"^[ \t]*```\w*\n(.*?)^[ \t]*(?:```|'''|\Z)", readme, re.DOTALL | re.MULTILINE)
+    return blocks + re.findall(r"(?<!`)`(python3? [^`\n]+)`", readme)
+
+
+@pytest.mark.skipif(not SEEDS.is_dir(), reason="the other systems' READMEs are not here")
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_readmes_code_is_on_the_page(system: str) -> None:
+    """The reverse: no block and no command of theirs is missing on the left."""
+    ours = [run_together(block.text) for left, _ in pairs(system) for block in left]
+    theirs = [run_together(text) for text in documented(system)]
+    assert len(theirs) == DOCUMENTED[system]
+    theirs = [text for text in theirs if not text.startswith(tuple(map(run_together, LEFT_OUT)))]
+    missing = [text for text in theirs if not any(text in block for block in ours)]
+    assert not missing
+
+
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_no_option_is_left_out(system: str) -> None:
     table = section(system).split("| option |")[1]
@@ -349,6 +389,10 @@ def test_nebulised(workplace: Path, server: int, monkeypatch: pytest.MonkeyPatch
     for name, value in OFFLINE.items():
         monkeypatch.setenv(name, value)
     run_all("004", workplace, {"127.0.0.1:5000": f"127.0.0.1:{server}"})
+    # Their augmentations are the paper's without solarization.
+    first, second = view_specs_of(RunDirectory(workplace / "runs/parameters").config()["preset"])
+    paper = PRESETS["imagenet"]
+    assert (first, second) == (paper[0], replace(paper[1], solarize=0.0))
     for name in ("linear", "finetune", "logistic"):
         assert (workplace / f"runs/cifar/reports/{name}.png").is_file()
     from mlflow import MlflowClient
