@@ -16,19 +16,23 @@ _PREFIXES = ("module.", "backbone.", "net.", "encoder.")
 """What wrappers put before every name of a network's own; the outermost first."""
 
 
+def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Write tensors as safetensors. Its own `save_file` makes files that only their owner may read."""
+    from safetensors.torch import save
+
+    file.write_bytes(save(tensors))
+
+
 def save_weights(net: nn.Module, file: Path) -> None:
     """Write a network's state dict as safetensors: the whole file, or the one before stays.
 
     Raises:
         UserError: the disk is full or not writable.
     """
-    from safetensors.torch import save
-
     # A clone each: tied weights share memory, which safetensors refuses to write twice.
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in net.state_dict().items()}
     with written_whole(file) as temporary:
-        # Not save_file: its files are readable by their owner only.
-        temporary.write_bytes(save(state))
+        write_tensors(temporary, state)
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

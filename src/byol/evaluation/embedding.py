@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from byol.config import EmbedConfig
+from byol.core.weights import write_tensors
 from byol.data.source import Source
 from byol.errors import UserError, unknown
 from byol.evaluation.features import cached, extract, fingerprint
@@ -135,13 +136,10 @@ def _write_npy(file: Path, features: Features) -> None:
 
 
 def _write_safetensors(file: Path, features: Features) -> None:
-    from safetensors.torch import save
-
     tensors = {"vectors": features.vectors.contiguous()}
     if features.labels is not None:
         tensors["labels"] = features.labels
-    # save_file would make a file that nobody else may read, whatever the umask.
-    file.write_bytes(save(tensors))
+    write_tensors(file, tensors)
 
 
 WRITERS: dict[str, Callable[[Path, Features], None]] = {

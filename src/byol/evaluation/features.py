@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from byol.augment.evaluation import Preprocess
+from byol.core.weights import write_tensors
 from byol.data.images import resident
 from byol.evaluation.batches import preprocessed_batches
 from byol.rundir import written_whole
@@ -146,8 +147,5 @@ def _read(file: Path, count: int) -> Tensor | None:
 
 
 def _write(file: Path, vectors: Tensor) -> None:
-    from safetensors.torch import save
-
     with written_whole(file) as temporary:
-        # save_file would make a file that nobody else may read, whatever the umask.
-        temporary.write_bytes(save({"vectors": vectors.contiguous()}))
+        write_tensors(temporary, {"vectors": vectors.contiguous()})
