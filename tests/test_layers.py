@@ -15,6 +15,7 @@ LAYERS = [
     },
     {"augment", "optim"},
     {"core", "data"},
+    {"weights"},
     {"bundle"},
     {"evaluation"},
     {"training", "exporting"},

@@ -13,9 +13,9 @@ from torch import nn
 from byol.augment.evaluation import Preprocess
 from byol.core.backbone import Backbone
 from byol.core.named_backbone import build_backbone
-from byol.core.weights import load_exactly, read_weights, save_weights
 from byol.errors import UserError
 from byol.rundir import write_atomically
+from byol.weights import load_exactly, read_weights, save_weights
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 

@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from byol.core.named_backbone import build_backbone
-from byol.core.weights import load_exactly, load_plain, read_weights
 from byol.errors import UserError
+from byol.weights import load_exactly, load_plain, read_weights
 
 MakeNet = Callable[..., nn.Sequential]
 

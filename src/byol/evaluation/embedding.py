@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from byol.config import EmbedConfig
-from byol.core.weights import write_tensors
 from byol.data.source import Source
 from byol.errors import UserError, unknown
 from byol.evaluation.features import cached, extract, fingerprint
@@ -17,6 +16,7 @@ from byol.evaluation.opening import Architecture, command_settings, open_with_da
 from byol.evaluation.target import Data, Target, check_channels, chosen_device
 from byol.rundir import written_whole
 from byol.types import Features, ImageSet
+from byol.weights import write_tensors
 
 SPLITS = ("train", "test", "unlabeled", "all")
 UNLABELLED = -1

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from byol.augment.evaluation import Preprocess
-from byol.core.weights import write_tensors
 from byol.data.images import resident
 from byol.evaluation.batches import preprocessed_batches
 from byol.rundir import written_whole
 from byol.types import Features, ImageSet
+from byol.weights import write_tensors
 
 _FORMAT = "byol features 1"
 """Part of every fingerprint: raise it when the same inputs come to mean other vectors."""

@@ -13,12 +13,12 @@ from byol.augment.presets import natural_preset, preset_named
 from byol.config import EmbedConfig, EvaluateConfig
 from byol.core.backbone import Backbone
 from byol.core.named_backbone import build_backbone
-from byol.core.weights import load_plain, read_weights
 from byol.data.images import in_memory, natural_side, resident
 from byol.data.source import Source, open_source
 from byol.errors import UserError
 from byol.evaluation.target import Data, Target, open_data, open_target
 from byol.settings import flag, settings_from
+from byol.weights import load_plain, read_weights
 
 _SUFFIXES = (".safetensors", ".pt", ".pth")
 

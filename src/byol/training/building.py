@@ -13,7 +13,6 @@ from byol.config import TIMM_WEIGHTS, PretrainConfig
 from byol.core.learner import BYOL
 from byol.core.named_backbone import build_backbone
 from byol.core.synchronization import synchronize_batch_norms
-from byol.core.weights import load_plain, read_weights, save_weights
 from byol.data.batches import Batch, BatchPlan, ResidentBatches, streamed_batches
 from byol.randomness import NETWORK, derived_seed
 from byol.rundir import RunDirectory
@@ -27,6 +26,7 @@ from byol.training.preparation import (
 )
 from byol.training.trainer import process_rank
 from byol.training.view_makers import ResidentViews, StreamedViews
+from byol.weights import load_plain, read_weights, save_weights
 
 
 def build_module(
