@@ -1,6 +1,7 @@
 """Weights in files: written whole, read without running code, loaded exactly or not at all."""
 
 import pickle
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -14,6 +15,8 @@ _NESTS = ("state_dict", "model")
 """Keys under which training scripts keep a state dict beside other things."""
 _PREFIXES = ("module.", "backbone.", "net.", "encoder.")
 """What wrappers put before every name of a network's own; the outermost first."""
+_LONGEST_LIST = 12
+"""Names in an error; of more the modules are named."""
 
 
 def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
@@ -72,13 +75,13 @@ def load_exactly(net: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """
     own = net.state_dict()
     problems = {
-        "missing": [name for name in own if name not in state],
-        "unexpected": [name for name in state if name not in own],
-        "of another shape": [
-            f"{name} ({_shape(state[name])}, the backbone's is {_shape(own[name])})"
+        "missing": {name: name for name in own if name not in state},
+        "unexpected": {name: name for name in state if name not in own},
+        "of another shape": {
+            name: f"{name} ({_shape(state[name])}, the backbone's is {_shape(own[name])})"
             for name in own
             if name in state and own[name].shape != state[name].shape
-        ],
+        },
     }
     told = [f"{kind}: {_listed(names)}" for kind, names in problems.items() if names]
     if told:
@@ -103,7 +106,7 @@ def load_plain(net: nn.Module, state: dict[str, Tensor], source: str) -> str:
     if not own.keys() & state.keys():
         state = _without_prefixes(state)
     classifier = tuple(f"{layer}." for layer in classifier_layers(net))
-    left_out = [name for name in state if name not in own and name.startswith(classifier)]
+    left_out = {name: name for name in state if name not in own and name.startswith(classifier)}
     load_exactly(net, {name: state[name] for name in state if name not in left_out}, source)
     return f"left out the classifier in {source}: {_listed(left_out)}" if left_out else ""
 
@@ -132,5 +135,23 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a number"
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def _listed(told: dict[str, str]) -> str:
+    """Return what is told of each name; of more than a dozen, where they lie and how many: layer1.* (30).
+
+    Modules are named as deep as a dozen entries allow, and every name is in one of them.
+    """
+    depth = max(name.count(".") for name in told) + 1
+    while len(by_module := _by_module(told, depth)) > _LONGEST_LIST and depth > 1:
+        depth -= 1
+    return ", ".join(
+        told[names[0]] if len(names) == 1 else f"{module}.* ({len(names)})"
+        for module, names in by_module.items()
+    )
+
+
+def _by_module(names: Iterable[str], depth: int) -> dict[str, list[str]]:
+    """Return dotted names under the first `depth` parts of each."""
+    by_module: dict[str, list[str]] = {}
+    for name in names:
+        by_module.setdefault(".".join(name.split(".")[:depth]), []).append(name)
+    return by_module
