@@ -400,8 +400,11 @@ def test_nebulised(workplace: Path, server: int, monkeypatch: pytest.MonkeyPatch
     first, second = view_specs_of(RunDirectory(workplace / "runs/parameters").config()["preset"])
     paper = PRESETS["imagenet"]
     assert (first, second) == (paper[0], replace(paper[1], solarize=0.0))
-    for name in ("linear", "finetune", "logistic"):
-        assert (workplace / f"runs/cifar/reports/{name}.png").is_file()
+    for report in ("cifar/reports/linear.png", "cifar/reports/finetune.png", "cifar10-reports/finetune.png"):
+        assert (workplace / "runs" / report).is_file()
+    fitted = [r["value"] for r in records(workplace / "runs/cifar") if r["protocol"] == "finetune"]
+    again = json.loads((workplace / "runs/cifar10.json").read_text())
+    assert [record["value"] for record in again] == fitted
     from mlflow import MlflowClient
 
     client = MlflowClient(f"http://127.0.0.1:{server}")

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from byol.core.learner import BYOL as BYOL
     from byol.data.mock_dataset import MockDataset as MockDataset
     from byol.errors import UserError as UserError
+    from byol.evaluation.classifier import load_classifier as load_classifier
     from byol.evaluation.embedding import embed as embed
     from byol.evaluation.run import evaluate as evaluate
     from byol.optim.lars import LARS as LARS
@@ -28,6 +29,7 @@ _HOMES = {
     "embed": "byol.evaluation.embedding",
     "evaluate": "byol.evaluation.run",
     "load_backbone": "byol.bundle",
+    "load_classifier": "byol.evaluation.classifier",
     "pretrain": "byol.training.run",
     "train_byol": "byol.training.epochs",
     "views": "byol.augment.views",
@@ -44,6 +46,7 @@ __all__ = [
     "embed",
     "evaluate",
     "load_backbone",
+    "load_classifier",
     "pretrain",
     "train_byol",
     "views",

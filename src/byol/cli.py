@@ -129,17 +129,19 @@ def _layered(flags: dict[str, str]) -> dict[str, Any]:
 def _evaluate(words: list[str]) -> int:
     from byol.config import EvaluateConfig
 
-    config = _flags(EvaluateConfig, words, "byol evaluate RUN|BUNDLE|FILE [flags]")
+    config = _flags(EvaluateConfig, words, "byol evaluate RUN|BUNDLE|FILE|NETWORK [flags]")
     if config is None:
         return 0
-    from byol.evaluation.report import reports_folder
+    from byol.evaluation.outputs import outputs_of
     from byol.evaluation.results import print_table
     from byol.evaluation.run import evaluate
 
     settings = {name: value for name, value in vars(config).items() if name != "debug"}
     print_table(evaluate(**settings), config.metric)
-    if config.report or config.plot:
-        print(f"reports: {reports_folder(config.target, config.out)}")
+    outputs = outputs_of(config)
+    for name, folder in (("reports", outputs.reports), ("networks", outputs.networks)):
+        if folder is not None:
+            print(f"{name}: {folder}")
     return 0
 
 

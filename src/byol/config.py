@@ -138,7 +138,8 @@ class EvaluateConfig:
     """Settings of `byol evaluate`."""
 
     target: str
-    """Run directory, bundle, or a file with a state dict (.safetensors, .pt, .pth)."""
+    """Run directory, bundle, a file with a state dict (.safetensors, .pt, .pth), or a network that
+    --save-networks kept, which is scored as it is."""
     data: str | None = None
     """Labelled data, as for pretrain. Default: the run's own."""
     protocol: str = "knn,logistic"
@@ -162,6 +163,9 @@ class EvaluateConfig:
     """Numbers of epochs that it tries, each with every rate. Default: 30,50."""
     freeze: str | None = None
     """Sub-modules of the network that finetune leaves as they are, such as conv1,bn1,layer1."""
+    save_networks: bool = False
+    """Keep what finetune makes, each network with its classifier in a folder: networks/FEATURES-LABELS,
+    -drawN with few labels. Such a folder as target is scored as it is."""
     seed: int = 0
     """Of label draws, probes and fine-tuning."""
     device: str = "auto"
@@ -175,8 +179,8 @@ class EvaluateConfig:
     plot: bool = False
     """Draw reports/labels.png: accuracy by labels, a line per protocol and features."""
     out: str | None = None
-    """JSON file that gets the results of a bundle or a weights file; a run keeps its own. Reports of those
-    go beside it: mine.json, mine-reports/."""
+    """JSON file that gets the results of a bundle or a weights file; a run keeps its own. What else is
+    written of those goes beside it: mine.json, mine-reports/, mine-splits/, mine-networks/."""
     backbone: str | None = None
     """Of a weights file: the name of its network, as for pretrain."""
     image_size: int | None = None

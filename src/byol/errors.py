@@ -1,7 +1,7 @@
 """Errors for people: one line that says what is wrong, where, and what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(ValueError):
@@ -22,6 +22,12 @@ def unknown(kind: str, word: str, candidates: Iterable[str]) -> UserError:
     """Return the error for a name that is none of `candidates`: the closest one, then all of them."""
     names = list(candidates)
     return UserError(f"unknown {kind} '{word}'.{closest(word, names)} Known: {', '.join(names)}.")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first five names, and how many more there are; "none" of none."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return (", ".join(names[:5]) + more) or "none"
 
 
 def first_line(error: Exception) -> str:

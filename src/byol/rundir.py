@@ -28,6 +28,8 @@ class RunDirectory:
         self.initial_weights = self.checkpoints / "initial.safetensors"
         self.model = self.path / "model"
         self.cache = self.path / "cache"
+        self.splits = self.cache / "splits"
+        self.networks = self.path / "networks"
         self.reports = self.path / "reports"
         self.mlflow_store = self.path / "mlflow" / "mlflow.db"
 

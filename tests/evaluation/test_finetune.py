@@ -11,9 +11,10 @@ from byol.data.images import Subset, TensorImages
 from byol.data.source import Source
 from byol.data.splits import draw_labels
 from byol.errors import UserError
+from byol.evaluation.classifier import Classifier
 from byol.evaluation.finetune import Trial, best, divided, finetune
 from byol.evaluation.problem import accuracy
-from byol.evaluation.supervised import Classifier, Setting, Supervision
+from byol.evaluation.supervised import Setting, Supervision
 
 MakeBackbone = Callable[..., Backbone]
 SLOW, QUICK = Setting(1e-6, 4), Setting(1.0, 4)

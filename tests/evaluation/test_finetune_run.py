@@ -17,9 +17,10 @@ from byol.data.source import Source
 from byol.data.splits import draw_labels, holdout_split
 from byol.errors import UserError
 from byol.evaluation import target
+from byol.evaluation.classifier import Classifier
 from byol.evaluation.results import Result
 from byol.evaluation.run import evaluate
-from byol.evaluation.supervised import Classifier, Setting, Supervision
+from byol.evaluation.supervised import Setting, Supervision
 from byol.rundir import RunDirectory
 from byol.types import ImageSet
 

@@ -16,6 +16,7 @@ from byol.data.images import TensorImages
 from byol.data.source import Source
 from byol.errors import UserError
 from byol.evaluation import logistic, measure, target
+from byol.evaluation.outputs import Outputs
 from byol.evaluation.request import parsed_request
 from byol.evaluation.results import Result
 from byol.evaluation.run import evaluate
@@ -175,7 +176,7 @@ def test_the_network_keeps_its_modes_and_its_state(
     asked = {"protocol": "knn,logistic,linear", "labels": "1,all", "draws": 1, "augment": True}
     request = parsed_request(EvaluateConfig(target="run", **asked))
     machine = measure.Machine(torch.device("cpu"), 0)
-    for _ in measure.measured(representation, divide(digits, 0.1), request, machine):
+    for _ in measure.measured(representation, divide(digits, 0.1), request, machine, Outputs()):
         assert [part.training for part in backbone.modules()] == modes
     assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items())
 

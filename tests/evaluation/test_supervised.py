@@ -14,6 +14,7 @@ from byol.data.source import Source
 from byol.errors import UserError
 from byol.evaluation import supervised
 from byol.evaluation.augmented import RandomCrops
+from byol.evaluation.classifier import Classifier
 from byol.evaluation.supervised import (
     Setting,
     Supervision,
@@ -156,7 +157,7 @@ def test_what_is_frozen_stays_bit_for_bit(backbone: Backbone, digits: Source) ->
     assert {"5.running_mean", "5.num_batches_tracked", "4.weight"} <= changed
     assert all(parameter.requires_grad for parameter in backbone.parameters())
     # Frozen batch norms use their running statistics in training, too.
-    whole = supervised.Classifier(backbone, 10, ("1",)).train()
+    whole = Classifier(backbone, 10, ("1",)).train()
     assert [part.training for part in whole.backbone.net] == [True, False, *[True] * 6]
     with pytest.raises(UserError, match="no layer '9'"):
         Supervision(backbone, digits.train, 10, freeze=("9",)).fitted(INDICES, Setting(0.1, 1))

@@ -37,6 +37,7 @@ class Backbone(nn.Module):
         num_features: width D, measured by a forward pass in eval mode.
         unreached: names of the parameters of `net` that the representation does not depend on.
         origin: where loaded weights come from (method, data, epoch, seed); empty otherwise.
+        architecture: what `build_backbone` makes it again from; None for a network of the user's own.
 
     Raises:
         UserError: there is no such layer, the network cannot take such images, or the normalisation
@@ -60,6 +61,7 @@ class Backbone(nn.Module):
         self.preprocess = preprocess
         self.normalization = normalization
         self.origin: dict[str, Any] = {}
+        self.architecture: dict[str, Any] | None = None
         if normalization not in get_args(Normalization):
             raise unknown("normalization", normalization, get_args(Normalization))
         if normalization == "group":  # before the hook: the chosen layer may be a norm

@@ -63,9 +63,11 @@ def build_backbone(
         "normalization": normalization,
     }
     try:
-        return Backbone(net, image_size, channels=channels, normalization=normalization), architecture
+        backbone = Backbone(net, image_size, channels=channels, normalization=normalization)
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
+    backbone.architecture = architecture
+    return backbone, architecture
 
 
 def _timm(name: str, image_size: int, channels: int) -> nn.Module:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from byol.data.decode import check_channels, decode
 from byol.data.opened import Source, without_unreadable
-from byol.errors import UserError
+from byol.errors import UserError, listed
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _SPLITS = {"train", "test", "val", "valid", "validation", "unlabeled"}
@@ -112,7 +112,8 @@ def _refuse_test_alone(root: Path, folders: set[str]) -> None:
     spoken = {folder.lower() for folder in folders}
     if spoken & {"train", "test"} and spoken <= _SPLITS:
         raise UserError(
-            f"folder '{root}' holds {_listed(folders)} but no train/: name the training images' folder train"
+            f"folder '{root}' holds {listed(sorted(folders))} but no train/: "
+            "name the training images' folder train"
         )
 
 
@@ -145,13 +146,7 @@ def _test(root: Path, keys: list[str], train: FileImages, channels: int) -> File
 def _check_same(test: set[str], train: set[str], root: Path) -> None:
     if test != train:
         only = [
-            f"only in {part}/: {_listed(names)}"
+            f"only in {part}/: {listed(sorted(names))}"
             for part, names in (("train", train - test), ("test", test - train))
         ]
         raise UserError(f"the class folders of train/ and test/ in '{root}' differ ({'; '.join(only)})")
-
-
-def _listed(names: set[str]) -> str:
-    shown = sorted(names)
-    more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
-    return (", ".join(shown[:5]) + more) or "none"

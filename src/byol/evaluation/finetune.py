@@ -13,9 +13,9 @@ from torch import Tensor
 from byol.data.images import Subset
 from byol.data.splits import holdout_split
 from byol.errors import UserError
+from byol.evaluation.classifier import Classifier
 from byol.evaluation.problem import Metric, accuracy
 from byol.evaluation.supervised import (
-    Classifier,
     Setting,
     Supervision,
     batch_norm_momentum,

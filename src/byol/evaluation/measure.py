@@ -15,12 +15,14 @@ from byol.augment.evaluation import Preprocess
 from byol.core.backbone import Backbone
 from byol.errors import UserError
 from byol.evaluation.augmented import augmented_training
-from byol.evaluation.features import cached, extract, fingerprint
+from byol.evaluation.classifier import Classifier, Lesson, network_name, save_classifier
+from byol.evaluation.features import cached, extract, fingerprint, image_digest
 from byol.evaluation.finetune import divided, finetune
 from byol.evaluation.knn import knn
 from byol.evaluation.label_draws import drawn_labels
 from byol.evaluation.linear import linear
 from byol.evaluation.logistic import few_label_logistic, logistic, transfer_logistic
+from byol.evaluation.outputs import Outputs
 from byol.evaluation.problem import METRICS, Outcome, Problem, accuracy, mean_per_class, predicted
 from byol.evaluation.request import Request
 from byol.evaluation.results import Result
@@ -59,16 +61,12 @@ class _Bench:
     task: Task
     request: Request
     machine: Machine
+    outputs: Outputs
 
     @cached_property
     def problem(self) -> Problem:
         """The vectors of both splits, extracted for the first protocol that asks for them."""
         return _problem(self.representation, self.task, self.request, self.machine)
-
-    @property
-    def splits(self) -> Path | None:
-        """Where draws of labels are kept."""
-        return self.representation.cache and self.representation.cache / "splits"
 
 
 Measure = Callable[[Tensor | None], Outcome]
@@ -76,20 +74,23 @@ Measure = Callable[[Tensor | None], Outcome]
 
 
 def measured(
-    representation: Representation, task: Task, request: Request, machine: Machine
-) -> Iterator[Result]:
-    """Yield every result of one representation."""
-    bench = _Bench(representation, task, request, machine)
+    representation: Representation, task: Task, request: Request, machine: Machine, outputs: Outputs
+) -> Iterator[list[Result]]:
+    """Yield the results of each measurement of one representation, a result per metric.
+
+    A fine-tuned network is saved after that, where it is asked for: its numbers are known then.
+    """
+    bench = _Bench(representation, task, request, machine, outputs)
     for protocol in request.protocols:
         if protocol == "finetune" and not isinstance(representation.network, Backbone):
             continue  # pixels have no weights
         measure = _measure(bench, protocol)
-        for amount in request.amounts:
-            if amount == "all":
-                yield from _results(bench, protocol, measure, amount, None)
-            elif protocol != "linear":  # few labels leave nothing to choose its learning rate on
-                for draw in range(request.draws):
-                    yield from _results(bench, protocol, measure, amount, draw)
+        for amount, draw in request.selections():
+            if draw is None or protocol != "linear":  # few labels leave nothing to choose its rate on
+                results, network = _results(bench, protocol, measure, amount, draw)
+                yield results
+                if network is not None and outputs.networks is not None:
+                    _save(outputs.networks, bench, network, results[0])
 
 
 def _measure(bench: _Bench, protocol: str) -> Measure:
@@ -105,33 +106,67 @@ _SEEDED = ("linear", "finetune")
 
 def _results(
     bench: _Bench, protocol: str, measure: Measure, amount: str | int, draw: int | None
-) -> Iterator[Result]:
-    """Measure once; yield a result per metric."""
+) -> tuple[list[Result], Classifier | None]:
+    """Measure once; return a result per metric, and the network that was fine-tuned for them."""
     task, representation = bench.task, bench.representation
-    drawn = None if draw is None else drawn_labels(task, amount, draw, bench.request.seed, bench.splits)
+    splits = bench.outputs.splits
+    drawn = None if draw is None else drawn_labels(task, amount, draw, bench.request.seed, splits)
     start = time.perf_counter()
     outcome = measure(drawn)
     seconds = round(time.perf_counter() - start, 3)
-    predictions = predicted(outcome.scores)[:, 0]  # [M]
     settings = {**representation.described, **outcome.settings}
     if draw is not None or protocol in _SEEDED:
         settings["seed"] = bench.request.seed
-    for metric, value in _metrics(outcome.scores, task):
-        yield Result(
-            protocol=protocol,
-            features=representation.name,
-            labels=amount,
-            draw=draw,
-            metric=metric,
-            value=value,
-            split=task.split,
-            seed=representation.seed,
-            epoch=representation.epoch,
-            data=task.data,
-            seconds=seconds,
-            settings=settings,
-            predictions=predictions,
-        )
+    result = partial(
+        Result,
+        protocol=protocol,
+        features=representation.name,
+        labels=amount,
+        draw=draw,
+        split=task.split,
+        seed=representation.seed,
+        epoch=representation.epoch,
+        data=task.data,
+        seconds=seconds,
+        settings=settings,
+    )
+    return per_metric(result, outcome.scores, task.truth, task.num_classes), outcome.network
+
+
+def _save(networks: Path, bench: _Bench, network: Classifier, result: Result) -> None:
+    task = bench.task
+    lesson = Lesson(
+        classes=task.class_names,
+        data=task.data,
+        labels=result.labels,
+        draw=result.draw,
+        train_images=len(task.train),
+        split=task.split,
+        scored_images=len(task.scored),
+        scored_digest=image_digest(task.scored, network.preprocess),
+        settings=result.settings,
+    )
+    known = {"method": result.features, "epoch": result.epoch, "seed": result.seed}
+    folder = networks / network_name(result.features, result.labels, result.draw)
+    save_classifier(folder, network, lesson, {**network.backbone.origin, **known})
+
+
+def per_metric(
+    result: Callable[..., Result], scores: Tensor, truth: Tensor, num_classes: int
+) -> list[Result]:
+    """Return a result for top1, mean_per_class, and top5 where there are ten classes or more.
+
+    Args:
+        result: makes one of a metric, its value and the predictions.
+        scores: [M,K].
+        truth: [M] labels.
+        num_classes: K.
+    """
+    values = {"top1": accuracy(scores, truth), "mean_per_class": mean_per_class(scores, truth)}
+    if num_classes >= 10:
+        values["top5"] = accuracy(scores, truth, top=5)
+    predictions = predicted(scores)[:, 0]  # [M]
+    return [result(metric=name, value=value, predictions=predictions) for name, value in values.items()]
 
 
 def _outcome(bench: _Bench, problem: Problem, protocol: str, drawn: Tensor | None) -> Outcome:
@@ -177,19 +212,12 @@ def _finetuned(bench: _Bench, drawn: Tensor | None) -> Outcome:
     parts = (task.fit, task.choice) if drawn is None else divided(task.labels, drawn, request.seed)
     report = partial(_report, bench.representation.name)
     tuned = finetune(supervision, *parts, request.grid, report, METRICS[request.metric])
-    return Outcome(supervision.scores(tuned.classifier, task.scored), tuned.settings)
+    scores = supervision.scores(tuned.classifier, task.scored)
+    return Outcome(scores, tuned.settings, tuned.classifier)
 
 
 def _report(features: str, line: str) -> None:
     print(f"finetune {features}, {line}", file=sys.stderr, flush=True)
-
-
-def _metrics(scores: Tensor, task: Task) -> Iterator[tuple[str, float]]:
-    """Yield top1, mean_per_class, and top5 where there are ten classes or more."""
-    yield "top1", accuracy(scores, task.truth)
-    yield "mean_per_class", mean_per_class(scores, task.truth)
-    if task.num_classes >= 10:
-        yield "top5", accuracy(scores, task.truth, top=5)
 
 
 def _problem(representation: Representation, task: Task, request: Request, machine: Machine) -> Problem:

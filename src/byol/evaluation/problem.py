@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from byol.errors import UserError
+from byol.evaluation.classifier import Classifier
 
 Metric = Callable[[Tensor, Tensor], float]
 """From scores [M,K] and labels [M] to 0-1."""
@@ -86,3 +87,5 @@ class Outcome:
     """[M, num_classes]: the larger, the likelier."""
     settings: dict[str, Any] = field(default_factory=dict)
     """What it was done with, for results.json."""
+    network: Classifier | None = None
+    """What gave them, where it was fine-tuned."""

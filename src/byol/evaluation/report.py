@@ -8,24 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from byol.errors import UserError
 from byol.evaluation.pictures import draw_confusion
 from byol.evaluation.results import Result
-from byol.rundir import RunDirectory, write_atomically
-
-
-def reports_folder(target: str | Path, out: str | Path | None) -> Path:
-    """Return where reports go: into the run, or beside the `out` of a bundle (mine.json: mine-reports).
-
-    Raises:
-        UserError: it is no run, and `out` is not given.
-    """
-    run = RunDirectory(target)
-    if run.config_file.is_file():
-        return run.reports
-    if out is None:
-        raise UserError("--report and --plot need a run directory, or --out FILE: they write beside it")
-    return Path(out).with_name(f"{Path(out).stem}-reports")
+from byol.rundir import write_atomically
 
 
 def write_report(folder: Path, result: Result, truth: Tensor, class_names: Sequence[str]) -> None:

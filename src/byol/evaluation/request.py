@@ -34,6 +34,14 @@ class Request:
     freeze: tuple[str, ...]
     """Sub-modules of the network that fine-tuning leaves as they are."""
 
+    def selections(self) -> list[tuple[str | int, int | None]]:
+        """Return every amount of labels with each of its draws; None is the only one of all labels."""
+        return [
+            (amount, draw)
+            for amount in self.amounts
+            for draw in ((None,) if amount == "all" else range(self.draws))
+        ]
+
 
 def parsed_request(config: EvaluateConfig) -> Request:
     """Check what the user wrote; lists are separated by commas.
@@ -68,6 +76,7 @@ CONCERNS = {
     "finetune_rates": "finetune",
     "finetune_epochs": "finetune",
     "freeze": "finetune",
+    "save_networks": "finetune",
 }
 """Settings that concern one protocol only."""
 

@@ -30,7 +30,7 @@ class Result:
     value: float
     """0-1."""
     split: str
-    """What was scored: test or holdout."""
+    """What was scored: test, holdout, or all of a set without a test split (by a saved network)."""
     seed: int | None
     """Of the pretraining."""
     epoch: float | None

@@ -1,25 +1,31 @@
 """`byol evaluate`: from a run directory, a bundle or a weights file to records of results.json."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from byol.config import EvaluateConfig
-from byol.core.backbone import find_layer
+from byol.core.backbone import Backbone, find_layer
+from byol.data.splits import draw_labels
 from byol.evaluation.baselines import centred_pixels, random_init
+from byol.evaluation.classifier import has_classifier, load_classifier, network_name, refuse_existing
 from byol.evaluation.measure import Machine, Representation, measured
 from byol.evaluation.opening import Architecture, command_settings, open_with_data
+from byol.evaluation.outputs import Outputs, outputs_of
 from byol.evaluation.pictures import plot_labels
-from byol.evaluation.report import reports_folder, write_report
-from byol.evaluation.request import parsed_request
+from byol.evaluation.report import write_report
+from byol.evaluation.request import Request, parsed_request
 from byol.evaluation.results import Result
-from byol.evaluation.target import Data, Target, chosen_device
+from byol.evaluation.saved import check_settings, examination, examined
+from byol.evaluation.target import Data, Target, chosen_device, open_data
 from byol.evaluation.task import Task, divide
 from byol.evaluation.tracked import tracked
-from byol.rundir import append_records
+from byol.rundir import RunDirectory, append_records
 
 
 def evaluate(
@@ -27,9 +33,11 @@ def evaluate(
 ) -> list[Result]:
     """Measure how good the features of a trained backbone are, and record it.
 
+    A network that was saved with its classifier (`save_networks`) is scored as it is.
+
     Args:
-        target: a run directory, a bundle folder, or a file with a state dict of torchvision's, timm's or
-            your own (.safetensors, .pt, .pth).
+        target: a run directory, a bundle folder, a file with a state dict of torchvision's, timm's or
+            your own (.safetensors, .pt, .pth), or the folder of a network with its classifier.
         data: as `byol pretrain --data`, or a torch Dataset, or a uint8 tensor [N,C,H,W]; None: the run's own.
         net: an untrained copy of the network, where it was the user's own.
         **settings: the flags of `byol evaluate` with underscores: protocol, labels, draws, baselines, ...
@@ -38,59 +46,122 @@ def evaluate(
         One result per number, in the order measured.
 
     Raises:
-        UserError: something is not as it should be. Nothing is recorded then, unless all was measured and
-            only a report or a logger failed.
+        UserError: something is not as it should be. What can be known beforehand is told before anything
+            is measured; what was measured by then stays recorded.
     """
     config = command_settings(EvaluateConfig, target, data, settings)
-    request = parsed_request(config)
-    folder = reports_folder(target, config.out) if config.report or config.plot else None
-    machine = Machine(chosen_device(config.device), config.num_workers)
-    opened, source = open_with_data(target, data, config.data_dir, net, Architecture.of(config))
+    work = _examining(config, data, net) if has_classifier(target) else _measuring(config, data, net)
+    results: list[Result] = []
+    with tracked(work.config, work.run) as log:
+        for measurement in work.measurements:
+            _record(measurement, work.run, config.out)
+            results += measurement
+        reports = work.outputs.reports
+        if reports is not None and config.report:
+            _report(results, work, reports)
+        if reports is not None and config.plot:
+            plot_labels(reports / "labels.png", results, config.metric)
+        log(results, reports)
+    return results
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Everything opened and checked; what is left is to measure."""
+
+    config: EvaluateConfig
+    run: RunDirectory | None
+    measurements: Iterator[list[Result]]
+    truth: Tensor
+    """[M] labels of what is scored."""
+    class_names: Sequence[str]
+    reported: tuple[str, str | int]
+    """Features and labels of the results that there are reports of."""
+    outputs: Outputs
+
+
+def _measuring(config: EvaluateConfig, data: Data | None, net: nn.Module | None) -> _Work:
+    request, outputs, machine = parsed_request(config), outputs_of(config), _machine(config)
+    opened, source = open_with_data(config.target, data, config.data_dir, net, Architecture.of(config))
     for name in request.freeze:
         find_layer(opened.backbone.net, name)
     if config.baselines and (reason := opened.no_random_init):
         print(f"no random-init among the baselines: {reason}", file=sys.stderr)
     task = divide(source, opened.holdout(data))
-    with tracked(config, opened.run) as log:
-        results = [
-            result
-            for representation in _representations(opened, task, config.baselines, machine)
-            for result in measured(representation, task, request, machine)
-        ]
-        _record(results, opened, config.out)
-        if folder is not None and config.report:
-            _report(results, opened, task, folder)
-        if folder is not None and config.plot:
-            plot_labels(folder / "labels.png", results, config.metric)
-        log(results, folder)
-    return results
+    for amount, draw in request.selections():
+        if draw is not None:
+            draw_labels(task.labels, amount, draw, request.seed)  # raises where a class has too few
+    representations = _representations(opened, task, config.baselines, machine)
+    if outputs.networks is not None:
+        _refuse_existing(outputs.networks, representations, request)
+    return _Work(
+        config,
+        opened.run,
+        chain.from_iterable(measured(each, task, request, machine, outputs) for each in representations),
+        task.truth,
+        task.class_names,
+        (opened.method, "all"),
+        outputs,
+    )
 
 
-def _record(results: list[Result], target: Target, out: str | None) -> None:
+def _examining(config: EvaluateConfig, data: Data | None, net: nn.Module | None) -> _Work:
+    check_settings(config)
+    outputs, machine = outputs_of(config), _machine(config)
+    classifier = load_classifier(config.target, net)
+    lesson = classifier.lesson
+    assert lesson is not None
+    described = {"network": config.target, "learned_from": lesson.data}
+    target = Target(classifier.backbone, classifier.preprocess, None, {}, described)
+    exam = examination(classifier, open_data(target, data, config.data_dir))
+    assert exam.images.labels is not None
+    return _Work(
+        replace(config, protocol="finetune", labels=str(lesson.labels)),
+        None,
+        examined(classifier, target, exam, machine),
+        exam.images.labels,
+        classifier.classes,
+        (target.method, lesson.labels),
+        outputs,
+    )
+
+
+def _machine(config: EvaluateConfig) -> Machine:
+    return Machine(chosen_device(config.device), config.num_workers)
+
+
+def _refuse_existing(networks: Path, representations: Sequence[Representation], request: Request) -> None:
+    for representation in representations:
+        if isinstance(representation.network, Backbone):
+            for amount, draw in request.selections():
+                refuse_existing(networks / network_name(representation.name, amount, draw))
+
+
+def _record(results: list[Result], run: RunDirectory | None, out: str | None) -> None:
     records = [result.to_dict() for result in results]
-    if target.run is not None:
-        target.run.append_results(records)
+    if run is not None:
+        run.append_results(records)
     if out is not None:
         append_records(Path(out), records)
 
 
-def _report(results: list[Result], target: Target, task: Task, folder: Path) -> None:
-    """Write one report a protocol: of the trained features, with all labels."""
+def _report(results: list[Result], work: _Work, folder: Path) -> None:
+    """Write one report a protocol: of the trained features, with all labels (or a saved network's)."""
     for result in results:
-        if (result.features, result.labels, result.metric) == (target.method, "all", "top1"):
-            write_report(folder, result, task.truth, task.train.class_names or ())
+        if (result.features, result.labels) == work.reported and result.metric == "top1":
+            write_report(folder, result, work.truth, work.class_names)
 
 
-def _representations(
-    target: Target, task: Task, baselines: bool, machine: Machine
-) -> Iterator[Representation]:
-    """Yield the trained features, then random-init, then pixels."""
+def _representations(target: Target, task: Task, baselines: bool, machine: Machine) -> list[Representation]:
+    """Return the trained features, then random-init, then pixels."""
     backbone, preprocess, seed = target.backbone, target.preprocess, target.seed
-    yield Representation(
-        target.method, backbone, preprocess, seed, target.epoch, target.cache, target.described
-    )
+    found = [
+        Representation(
+            target.method, backbone, preprocess, seed, target.epoch, target.cache, target.described
+        )
+    ]
     if not baselines:
-        return
+        return found
     if target.run is not None and not target.no_random_init:
         initial = random_init(
             backbone,
@@ -99,5 +170,6 @@ def _representations(
             device=machine.device,
             num_workers=machine.num_workers,
         )
-        yield Representation("random-init", initial, preprocess, seed, 0, target.cache)
-    yield Representation("pixels", *centred_pixels(task.train), seed, None, None)
+        found.append(Representation("random-init", initial, preprocess, seed, 0, target.cache))
+    found.append(Representation("pixels", *centred_pixels(task.train), seed, None, None))
+    return found

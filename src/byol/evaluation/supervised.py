@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from byol.augment.evaluation import Preprocess
-from byol.core.backbone import Backbone, find_layer
+from byol.core.backbone import Backbone
 from byol.data.images import Subset
 from byol.evaluation.augmented import RandomCrops
+from byol.evaluation.classifier import Classifier
 from byol.evaluation.features import extract
 from byol.evaluation.linear import batch_size_for
 from byol.optim.schedules import warmup_cosine
@@ -30,40 +31,6 @@ class Setting:
     lr: float
     """Base rate per 256 images: the rate is lr * batch / 256."""
     epochs: int
-
-
-class Classifier(nn.Module):
-    """A copy of a backbone with a linear classifier that starts at zero.
-
-    Args:
-        backbone: copied; it stays as it is.
-        num_classes: K.
-        freeze: names of sub-modules of the network that stay as they are: no gradients, eval mode.
-
-    Raises:
-        UserError: the network has no sub-module of such a name.
-    """
-
-    def __init__(self, backbone: Backbone, num_classes: int, freeze: Sequence[str] = ()) -> None:
-        super().__init__()
-        self.backbone = copy.deepcopy(backbone)
-        # Not nn.Linear(...): its random weights would be drawn from the global generator, for nothing.
-        self.head = nn.utils.skip_init(nn.Linear, backbone.num_features, num_classes)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-        self.frozen = [find_layer(self.backbone.net, name).requires_grad_(False) for name in freeze]
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits [B,K] of images [B,C,S,S]."""
-        logits: Tensor = self.head(self.backbone(images))
-        return logits
-
-    def train(self, mode: bool = True) -> "Classifier":
-        """Set the mode of everything but what is frozen, which stays in eval mode."""
-        super().train(mode)
-        for part in self.frozen:
-            part.eval()
-        return self
 
 
 @dataclass(frozen=True)
@@ -96,7 +63,7 @@ class Supervision:
             device=self.device,
             num_workers=self.num_workers,
         )
-        classifier = Classifier(self.backbone, self.num_classes, self.freeze).to(self.device)
+        classifier = Classifier(copy.deepcopy(self.backbone), self.num_classes, self.freeze).to(self.device)
         with torch.random.fork_rng([self.device] if torch.device(self.device).type == "cuda" else []):
             _train(classifier, crops, setting, self.seed)
         return classifier.eval()

@@ -40,6 +40,12 @@ class Task:
         return self.scored.labels
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """One for each class: its number where the train split does not name it."""
+        named = tuple(self.train.class_names or ())
+        return (*named, *map(str, range(len(named), self.num_classes)))
+
+    @property
     def num_classes(self) -> int:
         """How many classes the train split names or has."""
         named = len(self.train.class_names or ())

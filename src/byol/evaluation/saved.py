@@ -1,0 +1,124 @@
+"""A network that was saved with its classifier, on labelled images: scored as it is, nothing is trained."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from functools import partial
+
+from byol.augment.evaluation import Preprocess
+from byol.config import EvaluateConfig
+from byol.data.images import in_memory
+from byol.data.source import Source
+from byol.errors import UserError, listed
+from byol.evaluation.classifier import Classifier, Lesson
+from byol.evaluation.features import extract, image_digest
+from byol.evaluation.measure import Machine, per_metric
+from byol.evaluation.results import Result
+from byol.evaluation.target import Target
+from byol.evaluation.task import divide
+from byol.settings import flag
+from byol.types import ImageSet
+
+_MEANINGFUL = (
+    *("target", "data", "data_dir", "metric", "device", "num_workers", "report", "plot", "out"),
+    *("logger", "tracking_uri", "experiment", "debug"),
+)
+"""Settings that do not concern training, nor the building of the network."""
+
+
+def check_settings(config: EvaluateConfig) -> None:
+    """Raise UserError for a setting that has nothing to say about a network which is scored as it is."""
+    for field in fields(config):
+        if field.name not in _MEANINGFUL and getattr(config, field.name) != field.default:
+            raise UserError(
+                f"{flag(field.name)} does not go with '{config.target}': "
+                "a network with its classifier is scored as it is"
+            )
+
+
+@dataclass(frozen=True)
+class Examination:
+    """Labelled images for a classifier."""
+
+    data: str
+    images: ImageSet
+    split: str
+    """test, holdout, or all: a set without a test split, of which the classifier knows nothing."""
+
+
+def examination(classifier: Classifier, source: Source) -> Examination:
+    """Return the images of a source on which a classifier is scored.
+
+    Those are the test split. Of a source without one they are all images; but where it is what the
+    classifier learned from, only those that were held out and scored then.
+
+    Raises:
+        UserError: there are no labels, or the classes are not the classifier's.
+    """
+    lesson = classifier.lesson
+    assert lesson is not None
+    if source.test is not None and source.test.labels is not None:
+        images, split = source.test, "test"
+    else:
+        held = _held_out(source, lesson, classifier.preprocess)
+        images, split = (source.train, "all") if held is None else (held, "holdout")
+    if images.labels is None:
+        raise UserError(f"{source.name} has no labels: there is nothing to score a classifier against")
+    _check_classes(classifier.classes, images, source.name)
+    return Examination(source.name, in_memory(images), split)
+
+
+def examined(
+    classifier: Classifier, target: Target, exam: Examination, machine: Machine
+) -> Iterator[list[Result]]:
+    """Yield the results of a classifier, as of the fine-tuning that it comes from."""
+    lesson, labels = classifier.lesson, exam.images.labels
+    assert lesson is not None and labels is not None
+    start = time.perf_counter()
+    features = extract(
+        classifier,
+        classifier.preprocess,
+        exam.images,
+        device=machine.device,
+        num_workers=machine.num_workers,
+    )
+    result = partial(
+        Result,
+        protocol="finetune",
+        features=target.method,
+        labels=lesson.labels,
+        draw=lesson.draw,
+        split=exam.split,
+        seed=target.seed,
+        epoch=target.epoch,
+        data=exam.data,
+        seconds=round(time.perf_counter() - start, 3),
+        settings={**target.described, **lesson.settings},
+    )
+    yield per_metric(result, features.vectors, labels, len(classifier.classes))
+
+
+def _held_out(source: Source, lesson: Lesson, preprocess: Preprocess) -> ImageSet | None:
+    """Return the images that were held out and scored, where the classifier learned from the others."""
+    count = lesson.train_images + lesson.scored_images
+    if lesson.split != "holdout" or source.train.labels is None or len(source.train) != count:
+        return None
+    held = divide(source, lesson.scored_images / count).scored
+    return held if image_digest(held, preprocess) == lesson.scored_digest else None
+
+
+def _check_classes(known: tuple[str, ...], images: ImageSet, data: str) -> None:
+    """Raise UserError where the data have other classes, or in another order.
+
+    Classes without names are numbered as far as they occur: there the last ones may be missing.
+    """
+    named = tuple(images.class_names or ())
+    numbered = known == tuple(map(str, range(len(known))))
+    if named != known and not (numbered and named == known[: len(named)]):
+        raise UserError(f"the classes of {data} are not those of the network: {_difference(named, known)}")
+
+
+def _difference(named: tuple[str, ...], known: tuple[str, ...]) -> str:
+    only = {"data": [n for n in named if n not in known], "network": [n for n in known if n not in named]}
+    told = [f"only the {where} has {listed(names)}" for where, names in only.items() if names]
+    return "; ".join(told) or "they stand in another order"
