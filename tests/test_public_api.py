@@ -83,6 +83,8 @@ def test_every_public_function_can_be_called(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         byol.load_backbone(missing)
     with pytest.raises(UserError):
+        byol.load_classifier(missing)
+    with pytest.raises(UserError):
         byol.evaluate(missing)
     with pytest.raises(UserError):
         byol.embed(missing, out=str(tmp_path / "out.npy"))
