@@ -262,16 +262,16 @@ def test_glyph_views_of_oblong_images(tiny: dict[str, Any]) -> None:
 def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(
     tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = BYOL.compare
+    original = BYOL.compare_in_turn
 
-    def broken_later(self: BYOL, view1: torch.Tensor, view2: torch.Tensor) -> Any:
-        output = original(self, view1, view2)
+    def broken_later(self: BYOL, view1: torch.Tensor, view2: torch.Tensor, share: float) -> Any:
+        output = original(self, view1, view2, share)
         bad = self.target is not None and int(self.target.step) >= 4
         return (
             output if not bad else type(output)(output.loss * float("nan"), output.projection, output.target)
         )
 
-    monkeypatch.setattr(BYOL, "compare", broken_later)
+    monkeypatch.setattr(BYOL, "compare_in_turn", broken_later)
     with pytest.raises(NonFiniteError, match="last good checkpoint is kept"):
         byol.pretrain("digits", out="run", **{**tiny, "checkpoint_every": "2st", "log_every": "5st"})
     state = checkpoint.load(RunDirectory("run").last_checkpoint)

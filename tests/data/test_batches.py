@@ -1,5 +1,7 @@
 """Which images make which batch: every process, worker and start agrees on it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,23 @@ def test_cut_equals_torchvision() -> None:
         if drawn.flip[0]:
             expected = transforms.horizontal_flip(expected)
         assert torch.equal(cut(image, drawn, spec, 32), expected)
+
+
+@pytest.mark.slow
+def test_a_program_that_leaves_a_loader_in_the_middle_ends() -> None:
+    """At its exit Python asks the workers to end by SIGTERM, and waits for them: the second time they do."""
+    program = """
+import torch
+from byol.augment.presets import PRESETS
+from byol.data.batches import BatchPlan, streamed_batches
+
+class Images:
+    keys = labels = class_names = None
+    def __len__(self): return 64
+    def __getitem__(self, index): return torch.zeros(3, 40, 40, dtype=torch.uint8)
+
+batches = iter(streamed_batches(Images(), BatchPlan(64, 2), PRESETS["small"], 16, 0, 30, num_workers=1))
+print(next(batches).position)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=40)
+    assert done.returncode == 0 and done.stdout == "0\n", done.stderr

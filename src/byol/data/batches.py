@@ -4,7 +4,6 @@ A position counts micro-batches from the start of training. Everything random ab
 a position follows from the seed and the position, so a loader can start anywhere.
 """
 
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from byol.augment.draw import GeometricDraw, draw_geometric
 from byol.augment.presets import ViewSpec
 from byol.augment.resample import resize_by_taps
+from byol.data.worker_signals import ignore_stop_signals
 from byol.errors import UserError
 from byol.randomness import CROPS, ORDER, derived_generator
 from byol.types import ImageSet
@@ -190,17 +190,11 @@ def streamed_batches(
         batch_sampler=_PlannedItems(plan, start, stop),
         num_workers=num_workers,
         collate_fn=_collate,
-        worker_init_fn=leave_signals_to_the_main_process,
+        worker_init_fn=ignore_stop_signals(),
         pin_memory=torch.cuda.is_available(),
         prefetch_factor=4 if num_workers else None,
     )
     return loader
-
-
-def leave_signals_to_the_main_process(worker: int) -> None:
-    """Ignore stop signals: they often go to all processes of a job, and the last step needs its batch."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _collate(items: list[tuple[int, Tensor]]) -> Batch:

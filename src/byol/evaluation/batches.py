@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from byol.augment.evaluation import Preprocess
-from byol.data.batches import leave_signals_to_the_main_process
 from byol.data.images import resident
+from byol.data.worker_signals import ignore_stop_signals
 from byol.types import ImageSet
 
 PerImage = Callable[[int, Tensor], Tensor]
@@ -66,7 +66,7 @@ def decoded_batches(
         _Mapped(image_set, per_image),
         batch_sampler=[rows.tolist() for rows in order],
         num_workers=num_workers,
-        worker_init_fn=leave_signals_to_the_main_process,
+        worker_init_fn=ignore_stop_signals(),
         # Without one, starting to iterate draws a number from the global generator.
         generator=torch.Generator(),
     )

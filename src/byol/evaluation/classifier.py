@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from byol.augment.evaluation import Preprocess
 from byol.bundle import load_backbone, save_bundle
 from byol.core.backbone import Backbone, find_layer
-from byol.core.weights import load_exactly, read_weights, save_weights
 from byol.errors import UserError
 from byol.rundir import write_atomically
+from byol.weights import load_exactly, read_weights, save_weights
 
 WEIGHTS, DESCRIPTION = "classifier.safetensors", "classifier.json"
 
