@@ -67,16 +67,11 @@ def times(case: str, rounds: int) -> dict[str, Any]:
 
 
 def memories(case: str) -> dict[str, Any]:
-    """Return peak bytes of a step after the first, and what of them was there before it."""
+    """Return the most bytes that a step needs beyond weights, gradients and the optimizer's state."""
     answers = in_turns(works(case, "--memory"), rounds=1)
-    found = {name: answer[0] for name, answer in answers.items()}
-    own = {name: values["peak"] - values["before"] for name, values in found.items()}
-    together = own["byol, both directions at once"]
-    return {
-        "peak_bytes": {name: values["peak"] for name, values in found.items()},
-        "bytes_of_the_step": own,
-        "byol_over_both_directions": round(own["byol"] / together, 3),
-    }
+    needed = {name: found[0]["bytes"] for name, found in answers.items()}
+    share = needed["byol"] / needed["byol, both directions at once"]
+    return {"bytes_of_the_step": needed, "byol_over_both_directions": round(share, 3)}
 
 
 def floor(case: str, rates: dict[str, float]) -> dict[str, float]:

@@ -2,11 +2,10 @@
 
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -29,27 +28,22 @@ def seconds(work: Callable[[], object]) -> dict[str, float]:
 
 
 def memory(work: Callable[[], object]) -> dict[str, int]:
-    """Return the most bytes in use during the work, and what of it was there before."""
+    """Return the most bytes of tensors that the work had at a time, beyond those from before it."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         work()
-        return {"before": before, "peak": torch.cuda.max_memory_allocated()}
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from here
-    before = _resident("VmRSS")
-    work()
-    return {"before": before, "peak": _resident("VmHWM")}
+        return {"bytes": torch.cuda.max_memory_allocated() - before}
+    with torch.profiler.profile(profile_memory=True) as profile:
+        work()
+    events = profile.profiler.kineto_results.events()  # type: ignore[union-attr]
+    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
+    return {"bytes": max(accumulate(change for _, change in changes))}
 
 
 def use_threads(count: int | None) -> None:
     """Compute on so many threads; None: one a core."""
     torch.set_num_threads(count or len(os.sched_getaffinity(0)))
-
-
-def _resident(what: str) -> int:
-    found = re.search(rf"{what}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return 1024 * int(found[1])
 
 
 def _wait() -> None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from sklearn.neighbors import KNeighborsClassifier
 
 from byol.evaluation import knn as knn_module
-from byol.evaluation.knn import default_neighbours, knn, knn_scores
+from byol.evaluation.knn import default_neighbours, knn, knn_scores, largest
 from byol.evaluation.problem import Problem
 
 
@@ -54,6 +54,29 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = knn_scores(train, labels, queries, 10, 0.1, 5)
     monkeypatch.setattr(knn_module, "_SIMILARITIES", 700)
     torch.testing.assert_close(knn_scores(train, labels, queries, 10, 0.1, 5), whole)
+
+
+@pytest.mark.parametrize(("count", "k"), [(50, 50), (800, 50), (1607, 100), (5000, 20), (4099, 1)])
+@pytest.mark.parametrize("kind", ["random", "few different", "ascending", "some nan"])
+def test_two_stages_find_what_sorting_finds(count: int, k: int, kind: str) -> None:
+    values = torch.randn(7, count, generator=torch.Generator().manual_seed(count))
+    values = {
+        "random": values,
+        "few different": values.mul(3).round(),
+        "ascending": values.sort(dim=1).values,
+        "some nan": values.masked_fill(values > 3, torch.nan),
+    }[kind]
+    best, places = largest(values, k)
+    expected = values.sort(dim=1, descending=True).values[:, :k]
+    found = best.sort(dim=1, descending=True).values
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(values.gather(1, places), best, rtol=0, atol=0, equal_nan=True)
+    assert all(len(set(row.tolist())) == k for row in places)
+
+
+def test_no_queries_no_scores() -> None:
+    train, labels = clusters(4000, 0)
+    assert knn_scores(train, labels, train[:0], 20, 0.1, 5).shape == (0, 5)
 
 
 def test_k_is_published_or_small_and_is_cut_to_the_bank() -> None:
