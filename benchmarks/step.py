@@ -31,6 +31,7 @@ CASES = (
 )
 OURS = {
     "byol": [],
+    "byol, in a loop of one's own": ["--own-loop"],
     "byol, both directions at once": ["--directions", "together"],
     "byol, views concatenated": ["--directions", "concatenated"],
 }

@@ -1,7 +1,8 @@
 """kNN or logistic regression on the same made-up features, as a library does it; predictions go to a file.
 
 The features are 512 wide, from 10 classes that overlap: each a few broad clusters, so that neighbours vote
-differently and a regression has something to find.
+differently and a regression has something to find. As those of networks, they vary along few directions much
+and along many little: the standard deviation along the n-th direction falls as 1/n.
 """
 
 import argparse
@@ -25,7 +26,9 @@ class Features:
         centres = torch.randn(CLASSES * 5, WIDTH, generator=generator)
         cluster = torch.randint(0, CLASSES * 5, (vectors + queries,), generator=generator)
         noise = torch.randn(vectors + queries, WIDTH, generator=generator)
-        both = centres[cluster] + 4 * noise  # as far apart within a cluster as CIFAR-10's classes are hard
+        both = centres[cluster] + 4 * noise
+        rotation, _ = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=generator))
+        both = both / torch.arange(1, WIDTH + 1) @ rotation
         self.vectors, self.queries = both.split([vectors, queries])
         self.labels = (cluster % CLASSES)[:vectors]
 

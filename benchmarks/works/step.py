@@ -39,6 +39,15 @@ def precise(name: str) -> AbstractContextManager[None]:
     return torch.autocast(DEVICE.type, torch.bfloat16) if name == "bf16" else nullcontext()
 
 
+def surroundings(options: argparse.Namespace) -> AbstractContextManager[None]:
+    """Return what `byol pretrain` trains in; for the others, and with `--own-loop`, nothing."""
+    if options.library != "byol" or options.own_loop:
+        return nullcontext()
+    from byol.training.allocation import memory_kept
+
+    return memory_kept()
+
+
 def byol_step(options: argparse.Namespace, views: tuple[Tensor, Tensor]) -> Step:
     """Ours: `--directions together` holds both for backward, `concatenated` makes one pass of both views."""
     import byol
@@ -143,6 +152,7 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--directions", choices=["in-turn", "together", "concatenated"], default="in-turn")
     parser.add_argument("--channels-last", action="store_true", help="lightly in the layout that ours has")
+    parser.add_argument("--own-loop", action="store_true", help="ours without what byol pretrain adds")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--memory", action="store_true", help="measure memory, not time")
     options = parser.parse_args()
@@ -150,7 +160,8 @@ def main() -> None:
     torch.manual_seed(0)
     views = torch.randn(2, options.batch, 3, options.size, options.size).to(DEVICE).unbind()
     step = STEPS[options.library](options, views)
-    take_turns(step, memory if options.memory else seconds)
+    with surroundings(options):
+        take_turns(step, memory if options.memory else seconds)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from byol.errors import UserError
 from byol.randomness import CROPS, NETWORK, derived_generator, derived_seed
 from byol.rundir import write_tensors
 from byol.training.accelerator_options import AcceleratorOptions
+from byol.training.allocation import memory_kept
 from byol.training.clock import Clock
 from byol.training.loop import Loop
 from byol.training.process_group import agreed, join_processes
@@ -136,7 +137,7 @@ class BYOLTrainer:
         """
         # Every step seeds torch's global generator; the caller's is given back as it was.
         # Only the CPU's: asking for the GPUs' would start work on every one of them.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), memory_kept():
             self._train()
         if self.process.count > 1:
             dist.barrier()  # what the first process wrote is there for all

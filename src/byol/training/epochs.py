@@ -8,10 +8,12 @@ from torch.optim import Optimizer
 
 from byol.core.learner import BYOL
 from byol.errors import UserError
+from byol.training.allocation import memory_kept
 from byol.training.loop import Loop, images_of
 from byol.training.progress import Progress
 
 
+@memory_kept()
 def train_byol(
     model: BYOL, train_dl: Iterable[Any], optimizer: Optimizer, epochs: int, device: str | torch.device
 ) -> BYOL:

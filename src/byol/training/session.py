@@ -16,6 +16,7 @@ from byol.errors import UserError
 from byol.evaluation.monitor import holdout_knn
 from byol.rundir import RunDirectory, free_path
 from byol.tracking import Status
+from byol.training.allocation import memory_kept
 from byol.training.building import batches, build_module, save_initial_weights
 from byol.training.callbacks import BetweenSteps, Checkpoints, Monitor, StopOnSignal
 from byol.training.clock import Clock
@@ -68,7 +69,8 @@ class Session:
         # Lightning sets this attribute unannounced.
         trainer.callbacks.extend([companions, between])  # type: ignore[attr-defined]
         first_step = 0 if self.state is None else self.state["step"]
-        with closing(progress), self._in_order(module, saving, stop, loggers, companions):
+        in_order = self._in_order(module, saving, stop, loggers, companions)
+        with closing(progress), in_order, memory_kept():
             if trainer.is_global_zero:
                 progress.say(self._summary(module))
                 self._begin(module, progress, loggers)
