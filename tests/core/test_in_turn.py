@@ -117,7 +117,7 @@ def test_its_parts_compiled_it_gives_the_same(make_learner: MakeLearner, two_vie
 
 
 def test_in_lower_precision_it_goes_the_same_way(make_learner: MakeLearner) -> None:
-    """bf16 has 8 bits: the loss agrees to one in a hundred, and the gradient in its direction (cosine .97 seen)."""
+    """bf16 has 8 bits: the loss agrees to one in a hundred, the gradient in its direction (cosine .97)."""
     plain = make_learner()
     fast = copy.deepcopy(plain)
     views = torch.randn(2, 64, 3, 8, 8).unbind()
