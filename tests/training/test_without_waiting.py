@@ -63,7 +63,7 @@ def test_a_step_never_waits(preset: str, normalization: str) -> None:
 
 
 @pytest.mark.usefixtures("no_backward")
-@pytest.mark.parametrize("optimizer", ["lars", "sgd"])
+@pytest.mark.parametrize("optimizer", ["lars", "sgd", "adamw"])
 def test_a_step_on_crops_never_waits(optimizer: str) -> None:
     crops = torch.zeros(32, 2, 3, 32, 32, dtype=torch.uint8)
     run_a_step(module_with(StreamedViews(PRESETS["imagenet"], PLAN), optimizer), crops)

@@ -94,10 +94,8 @@ class LARS(Optimizer):
         return momentum
 
 
-def _trust_ratios(weights: list[Tensor], updates: tuple[Tensor, ...], eta: float) -> list[Tensor]:
+def _trust_ratios(weights: list[Tensor], updates: tuple[Tensor, ...], eta: float) -> tuple[Tensor, ...]:
     """Return eta |w| / |g| for each parameter, and 1 where either norm is 0."""
-    ratios = []
-    for w, g in zip(torch._foreach_norm(weights), torch._foreach_norm(updates), strict=True):
-        usable = (w > 0) & (g > 0)
-        ratios.append(torch.where(usable, eta * w / torch.where(usable, g, 1.0), 1.0))
-    return ratios
+    w, g = (torch.stack(torch._foreach_norm(tensors)) for tensors in (weights, updates))  # [P]
+    usable = (w > 0) & (g > 0)
+    return torch.where(usable, eta * w / torch.where(usable, g, 1.0), 1.0).unbind()

@@ -42,7 +42,8 @@ def build_optimizer(settings: OptimizerSettings, learner: BYOL) -> Optimizer:
     if settings.name == "lars":
         return LARS(groups, settings.lr)
     if settings.name == "adamw":
-        return torch.optim.AdamW(groups, settings.lr)
+        fused = next(learner.parameters()).is_cuda or None  # one kernel there; elsewhere torch decides
+        return torch.optim.AdamW(groups, settings.lr, fused=fused)
     return torch.optim.SGD(groups, settings.lr, momentum=0.9)
 
 
