@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -267,9 +268,7 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(
     def broken_later(self: BYOL, view1: torch.Tensor, view2: torch.Tensor, share: float) -> Any:
         output = original(self, view1, view2, share)
         bad = self.target is not None and int(self.target.step) >= 4
-        return (
-            output if not bad else type(output)(output.loss * float("nan"), output.projection, output.target)
-        )
+        return replace(output, loss=output.loss * float("nan")) if bad else output
 
     monkeypatch.setattr(BYOL, "compare_in_turn", broken_later)
     with pytest.raises(NonFiniteError, match="last good checkpoint is kept"):

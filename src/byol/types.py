@@ -33,6 +33,8 @@ class StepOutput:
     """[2B,D] online projections of both views, the first view's first."""
     target: Tensor
     """[2B,D] target projections of both views, in the same order."""
+    representation: Tensor
+    """[2B,D] what the online backbone makes of both views, in the same order; of this process's images."""
 
 
 @dataclass(frozen=True)

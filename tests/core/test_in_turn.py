@@ -28,7 +28,8 @@ def assert_same(
 ) -> None:
     one, other = outputs
     torch.testing.assert_close(one.loss, other.loss, rtol=1e-6, atol=0)
-    assert torch.equal(one.projection, other.projection) and torch.equal(one.target, other.target)
+    for name in ("projection", "target", "representation"):
+        assert torch.equal(getattr(one, name), getattr(other, name))
     for one_grad, other_grad in zip(*map(gradients, learners), strict=True):
         if precision is None:
             assert torch.equal(one_grad, other_grad)

@@ -197,14 +197,19 @@ def test_concatenating_changes_the_batch_statistics(
     assert abs(apart - learner(first, second + 1).item()) > 1e-4
 
 
-def test_projections_come_with_the_loss(make_learner: MakeLearner, two_views: tuple[Tensor, Tensor]) -> None:
-    learner = make_learner().eval()
+@pytest.mark.parametrize("concatenate", [False, True])
+def test_what_is_on_the_way_comes_with_the_loss(
+    concatenate: bool, make_learner: MakeLearner, two_views: tuple[Tensor, Tensor]
+) -> None:
+    learner = make_learner(concatenate_views=concatenate).eval()
     output = learner.compare(*two_views)
     torch.testing.assert_close(output.projection, learner.online(torch.cat(two_views)))
     assert learner.target is not None
     torch.testing.assert_close(output.target, learner.target(torch.cat(two_views)))
     assert output.loss.requires_grad
-    assert not output.projection.requires_grad and not output.target.requires_grad
+    torch.testing.assert_close(output.representation, learner.backbone(torch.cat(two_views)))
+    for vectors in (output.projection, output.target, output.representation):
+        assert not vectors.requires_grad
 
 
 def test_the_loss_is_a_mean_over_the_batch_not_a_sum(

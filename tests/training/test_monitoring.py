@@ -132,13 +132,13 @@ def test_watch_averages_the_loss_since_the_last_summary() -> None:
     watch = Watch()
     projections = torch.randn(8, 4)
     for loss in (1.0, 2.0, 6.0):
-        watch.see(StepOutput(torch.tensor(loss), projections, projections))
+        watch.see(StepOutput(torch.tensor(loss), projections, projections, projections))
     assert watch.summary()["loss"] == pytest.approx(3.0)
-    watch.see(StepOutput(torch.tensor(5.0), projections, projections))
+    watch.see(StepOutput(torch.tensor(5.0), projections, projections, projections))
     summary = watch.summary()
     assert summary["loss"] == pytest.approx(5.0) and summary["cosine"] == pytest.approx(1.0)
     assert not watch.nonfinite
-    watch.see(StepOutput(torch.tensor(float("inf")), projections, projections))
+    watch.see(StepOutput(torch.tensor(float("inf")), projections, projections, projections))
     assert watch.nonfinite
 
 

@@ -16,6 +16,7 @@ from byol.core.gather import gathered, several_processes
 from byol.core.group_normalization import use_group_normalization
 from byol.core.heads import byol_heads, simsiam_heads
 from byol.core.losses import negative_cosine, regression_loss
+from byol.core.online_network import OnlineNetwork
 from byol.core.simplicial import SimplicialEmbedding
 from byol.core.synchronization import synchronize_batch_norms
 from byol.core.target import TargetNetwork, check_statistics
@@ -129,7 +130,7 @@ class BYOL(nn.Module):
             for head in (projector, predictor):
                 use_group_normalization(head, head.modules())
         # In this order: an optimizer's saved state knows parameters by their place only.
-        self.online = _OnlineNetwork(backbone, projector)
+        self.online = OnlineNetwork(backbone, projector)
         self.predictor = predictor
         self._follow(net)
         self._synchronize_batchnorm(sync_batchnorm)
@@ -206,7 +207,7 @@ class BYOL(nn.Module):
             UserError: the views are of different shapes.
         """
         self._check_views(view1, view2)
-        online1, online2 = self._on_both(self.online, view1, view2)
+        online1, online2, representation = self._online_on_both(view1, view2)
         prediction1, prediction2 = self._on_both(self.predictor, online1, online2)
         online1, online2 = target1, target2 = online1.detach(), online2.detach()
         if self.target is not None:
@@ -221,7 +222,8 @@ class BYOL(nn.Module):
             loss = both.mean() / 2
         else:
             loss = (regression_loss(prediction1, target2) + regression_loss(prediction2, target1)).mean()
-        return StepOutput(loss, torch.cat([online1, online2]), torch.cat([target1, target2]))
+        projection, target = torch.cat([online1, online2]), torch.cat([target1, target2])
+        return StepOutput(loss, projection, target, representation)
 
     def compare_in_turn(self, view1: Tensor, view2: Tensor, share: float = 1.0) -> StepOutput:
         """Return what `compare` does for half of its memory: one direction at a time is held for backward.
@@ -239,13 +241,12 @@ class BYOL(nn.Module):
             return self.compare(view1, view2)
         self._check_views(view1, view2)
         target1, target2 = self.target(view1), self.target(view2)
-        loss1, online1 = self._direction(view1, target2)
+        loss1, *online1 = self._direction(view1, target2)
         with torch.autocast(loss1.device.type, enabled=False):  # as around a loop's own `backward`
             (loss1 * share).backward()
-        loss2, online2 = self._direction(view2, target1)
-        return StepOutput(
-            loss2 + loss1.detach(), torch.cat([online1, online2]), torch.cat([target1, target2])
-        )
+        loss2, *online2 = self._direction(view2, target1)
+        projection, representation = map(torch.cat, zip(online1, online2, strict=True))
+        return StepOutput(loss2 + loss1.detach(), projection, torch.cat([target1, target2]), representation)
 
     def update_moving_average(self) -> None:
         """Move the target one step towards the online network. Call after each optimizer step.
@@ -277,10 +278,20 @@ class BYOL(nn.Module):
             return cast(tuple[Tensor, Tensor], network(torch.cat([first, second])).chunk(2))
         return network(first), network(second)
 
-    def _direction(self, view: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss of predicting a target from the other view, and the view's projection, detached."""
-        projection = self.online(view)  # [B,D]
-        return regression_loss(self.predictor(projection), target).mean(), projection.detach()
+    def _online_on_both(self, view1: Tensor, view2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the projections [B,D] of each view, and the representations [2B,D] of both, detached."""
+        if self.concatenate_views:
+            projection, representation = self.online(torch.cat([view1, view2]), with_representation=True)
+            return (*projection.chunk(2), representation.detach())
+        projection1, representation1 = self.online(view1, with_representation=True)
+        projection2, representation2 = self.online(view2, with_representation=True)
+        return projection1, projection2, torch.cat([representation1, representation2]).detach()
+
+    def _direction(self, view: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the loss of predicting a target from the other view; its outputs on the way, detached."""
+        projection, representation = self.online(view, with_representation=True)  # [B,D] each
+        loss = regression_loss(self.predictor(projection), target).mean()
+        return loss, projection.detach(), representation.detach()
 
     def _check_views(self, view1: Tensor, view2: Tensor) -> None:
         if view1.shape != view2.shape:
@@ -322,19 +333,6 @@ class BYOL(nn.Module):
         if self.unreached:
             names = ", ".join(sorted(self.backbone.unreached))
             log.info("not trained, since the hidden layer does not depend on them: %s", names)
-
-
-class _OnlineNetwork(nn.Module):
-    """Backbone, then projector: what the target is a moving average of."""
-
-    def __init__(self, backbone: Backbone, projector: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.projector = projector
-
-    def forward(self, images: Tensor) -> Tensor:
-        projection: Tensor = self.projector(self.backbone(images))  # [B,D]
-        return projection
 
 
 def _own_floats(images: Tensor) -> Tensor:
