@@ -82,6 +82,9 @@ class PretrainConfig:
     """Share of the train split kept out of pretraining, or a number of images."""
     knn_every: str = "10%"
     """How often kNN on the hold-out is measured: epochs, steps or a share of the run; 0 = never."""
+    online_probe: bool = False
+    """Train a linear classifier on representations of the views beside the learner, which learns nothing of
+    it; its accuracy on the hold-out is measured with kNN. Needs labels."""
     log_every: str = "20st"
     """How often metrics are written: steps, epochs or a share of the run."""
     checkpoint_every: str = "10%"
@@ -143,7 +146,7 @@ class EvaluateConfig:
     data: str | None = None
     """Labelled data, as for pretrain. Default: the run's own."""
     protocol: str = "knn,logistic"
-    """Comma-separated: knn, logistic, linear, finetune."""
+    """Comma-separated: knn, logistic, linear, online (the probe of pretrain --online-probe), finetune."""
     labels: str = "all"
     """Labels to learn from: all, a number per class, a share (1%), or several with commas."""
     draws: int = 5

@@ -26,6 +26,7 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.last_checkpoint = self.checkpoints / "last.ckpt"
         self.initial_weights = self.checkpoints / "initial.safetensors"
+        self.online_probe = self.checkpoints / "online_probe.safetensors"
         self.model = self.path / "model"
         self.cache = self.path / "cache"
         self.splits = self.cache / "splits"

@@ -10,7 +10,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from byol.augment.draw import draw_geometric
 from byol.augment.presets import PRESETS
-from byol.data.batches import BatchPlan, ResidentBatches, cut, streamed_batches
+from byol.data.batches import BatchPlan, LabelledBatches, ResidentBatches, cut, streamed_batches
 from byol.data.images import TensorImages
 from byol.data.source import open_source
 from byol.errors import UserError
@@ -43,6 +43,15 @@ def test_batches_can_start_anywhere() -> None:
     assert [batch.position for batch in batches] == list(range(9)) and len(ResidentBatches(plan, 6, 9)) == 3
     for batch, same in zip(batches[6:], late, strict=True):
         assert batch.position == same.position and torch.equal(batch.images, same.images)
+
+
+def test_labels_are_those_of_the_images() -> None:
+    labels = torch.randint(0, 7, (50,), generator=torch.Generator().manual_seed(0))
+    plan = BatchPlan(50, 12, accumulate=2, processes=3, rank=1)
+    batches = list(LabelledBatches(ResidentBatches(plan, 3, 20), labels, plan))
+    assert [batch.position for batch in batches] == list(range(3, 20))
+    for batch in batches:
+        assert batch.labels is not None and batch.labels.tolist() == [labels[i] for i in batch.images]
 
 
 def test_errors_tell_what_to_do() -> None:

@@ -16,9 +16,15 @@ from byol.training.view_makers import ResidentViews, StreamedViews
 from tests.host_reads import HostReads
 
 
+@pytest.mark.parametrize("online_probe", [False, True])
 @pytest.mark.parametrize(("optimizer", "accumulate"), [("lars", 1), ("sgd", 2)])
 def test_a_run_reads_nothing_between_two_log_lines(
-    optimizer: str, accumulate: int, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    optimizer: str,
+    accumulate: int,
+    online_probe: bool,
+    tiny: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The seeds 000 and 002 read the loss in every step."""
     original, before_batch = Pretraining.training_step, []
@@ -30,6 +36,7 @@ def test_a_run_reads_nothing_between_two_log_lines(
     monkeypatch.setattr(Pretraining, "training_step", training_step)
     lengths = {"epochs": "12st", "log_every": "4st", "checkpoint_every": "0", "knn_every": "0"}
     settings = {**tiny, **lengths, "optimizer": optimizer, "accumulate": accumulate}
+    settings |= {"online_probe": online_probe}
     with HostReads() as reads:
         byol.pretrain("digits", out=str(tmp_path / "run"), **settings)
     in_batches = torch.tensor([*before_batch, reads.count]).diff()

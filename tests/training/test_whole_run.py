@@ -32,6 +32,7 @@ SETTINGS: dict[str, Any] = {
     "knn_every": "0",
     "checkpoint_every": "0",
     "logger": "none",
+    "online_probe": "true",
 }
 
 pytestmark = pytest.mark.slow
@@ -42,8 +43,8 @@ def flags(settings: dict[str, Any]) -> list[str]:
 
 
 def end_of(run: Path) -> dict[str, Tensor]:
-    state: dict[str, Tensor] = load(RunDirectory(run).last_checkpoint)["learner"]
-    return state
+    state = load(RunDirectory(run).last_checkpoint)
+    return {**state["learner"], **state["online_probe"]["classifier"]}
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from byol.core.cifar_resnet import CifarResNet
 from byol.core.learner import BYOL
 from byol.data.batches import Batch, BatchPlan
 from byol.training.module import OptimizerSettings, Pretraining
+from byol.training.online_probe import OnlineProbe
 from byol.training.view_makers import ResidentViews, StreamedViews
 
 PLAN = BatchPlan(count=64, batch_size=32)
@@ -42,7 +43,9 @@ def on_a_gpu(tensor: Tensor) -> Tensor:
 
 def module_with(make_views: nn.Module, optimizer: str, normalization: str = "batch") -> Pretraining:
     learner = BYOL(CifarResNet(1, 16), 32, None, 8, 16, normalization=normalization)
-    return Pretraining(learner, make_views, OptimizerSettings(optimizer, 0.1, 1e-4, False, 0, 10), PLAN)
+    settings = OptimizerSettings(optimizer, 0.1, 1e-4, False, 0, 10)
+    probe = OnlineProbe(learner.backbone.num_features, 10)
+    return Pretraining(learner, make_views, settings, PLAN, online_probe=probe)
 
 
 @pytest.fixture
@@ -78,9 +81,10 @@ def run_a_step(module: Pretraining, images: Tensor) -> None:
     with FakeTensorMode():
         moved_to_a_gpu(module)
         optimizer = module.configure_optimizers()
-        batch = Batch(0, torch.empty(images.shape, dtype=images.dtype, device="cuda"))
+        labels = torch.empty(PLAN.batch_size, dtype=torch.int64, device="cuda")
+        batch = Batch(0, torch.empty(images.shape, dtype=images.dtype, device="cuda"), labels)
         loss = module.training_step(batch, 0)
         assert loss.device.type == "cuda"
-        for parameter in module.learner.online_parameters():
+        for parameter in (*module.learner.online_parameters(), *module.online_probe.parameters()):
             parameter.grad = torch.empty_like(parameter)
         module.optimizer_step(0, 0, optimizer, lambda: loss)

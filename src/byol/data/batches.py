@@ -29,6 +29,8 @@ class Batch(NamedTuple):
     """Number of micro-batches before this one."""
     images: Tensor
     """[B] indices of resident images, or [B,2,C,S,S] uint8: two crops of each image."""
+    labels: Tensor | None = None
+    """[B] int64, for those who learn from them beside the learner."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,23 @@ class ResidentBatches:
     def __iter__(self) -> Iterator[Batch]:
         for position in self.positions:
             yield Batch(position, self.plan.indices(position))
+
+
+class LabelledBatches:
+    """The batches of another iterable, with the labels of their images."""
+
+    def __init__(self, batches: Any, labels: Tensor, plan: BatchPlan) -> None:
+        """Take the labels [N] of all images of the plan."""
+        self.batches = batches
+        self.labels = labels
+        self.plan = plan
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.batches:
+            yield batch._replace(labels=self.labels[self.plan.indices(batch.position)])
 
 
 class _TwoCrops(Dataset[tuple[int, Tensor]]):

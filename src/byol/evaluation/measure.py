@@ -22,9 +22,10 @@ from byol.evaluation.knn import knn
 from byol.evaluation.label_draws import drawn_labels
 from byol.evaluation.linear import linear
 from byol.evaluation.logistic import few_label_logistic, logistic, transfer_logistic
+from byol.evaluation.online import online
 from byol.evaluation.outputs import Outputs
 from byol.evaluation.problem import METRICS, Outcome, Problem, accuracy, mean_per_class, predicted
-from byol.evaluation.request import Request
+from byol.evaluation.request import ALL_LABELS, Request
 from byol.evaluation.results import Result
 from byol.evaluation.supervised import Supervision
 from byol.evaluation.task import Task
@@ -43,6 +44,8 @@ class Representation:
     cache: Path | None
     described: dict[str, Any] = field(default_factory=dict)
     """More to know about it, which goes into the settings of its results."""
+    classifier: Path | None = None
+    """What was trained beside the network: the file of the online probe."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,11 @@ def measured(
     for protocol in request.protocols:
         if protocol == "finetune" and not isinstance(representation.network, Backbone):
             continue  # pixels have no weights
+        if protocol == "online" and representation.classifier is None:
+            continue  # baselines have none
         measure = _measure(bench, protocol)
         for amount, draw in request.selections():
-            if draw is None or protocol != "linear":  # few labels leave nothing to choose its rate on
+            if draw is None or protocol not in ALL_LABELS:
                 results, network = _results(bench, protocol, measure, amount, draw)
                 yield results
                 if network is not None and outputs.networks is not None:
@@ -175,6 +180,9 @@ def _outcome(bench: _Bench, problem: Problem, protocol: str, drawn: Tensor | Non
         return knn(problem, drawn, device=device)
     if protocol == "linear":
         return _linear(bench, problem)
+    if protocol == "online":
+        assert bench.representation.classifier is not None
+        return online(problem, bench.representation.classifier)
     if drawn is not None:
         return few_label_logistic(problem, drawn)
     return transfer_logistic(problem, device) if bench.request.transfer else logistic(problem, device)

@@ -40,6 +40,23 @@ def holdout_knn(
     return accuracy(scores.cpu(), holdout.labels)
 
 
+def holdout_accuracy(
+    backbone: nn.Module,
+    preprocess: Preprocess,
+    classifier: nn.Module,
+    holdout: ImageSet,
+    device: torch.device | str = "cpu",
+    limit: int = 10_000,
+    num_workers: int = 0,
+) -> float:
+    """Return the accuracy 0-1 of a classifier of representations on the labelled images of `holdout_knn`."""
+    holdout = _at_most(holdout, limit)
+    assert holdout.labels is not None
+    held = extract(backbone, preprocess, holdout, device=device, num_workers=num_workers)
+    with torch.no_grad():
+        return accuracy(classifier(held.vectors.to(device)), holdout.labels)
+
+
 def _at_most(images: ImageSet, limit: int) -> ImageSet:
     if len(images) <= limit:
         return images

@@ -9,7 +9,12 @@ from byol.evaluation.finetune import EPOCHS, RATES
 from byol.evaluation.supervised import Setting
 from byol.settings import flag
 
-PROTOCOLS = ("knn", "logistic", "linear", "finetune")
+PROTOCOLS = ("knn", "logistic", "linear", "online", "finetune")
+ALL_LABELS = {
+    "linear": "the linear probe chooses its learning rate on the hold-out, which few labels leave out",
+    "online": "the online probe has learned from all labels",
+}
+"""Protocols that know no few labels, and why."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +92,9 @@ def _check_together(
     for name, protocol in CONCERNS.items():
         if getattr(config, name) and protocol not in protocols:
             raise UserError(f"{flag(name)} concerns --protocol {protocol} only")
-    if "linear" in protocols and "all" not in amounts:
-        raise UserError(
-            "the linear probe chooses its learning rate on the hold-out, which few labels leave out: "
-            "use --protocol logistic, or add all to --labels"
-        )
+    for name, reason in ALL_LABELS.items():
+        if name in protocols and "all" not in amounts:
+            raise UserError(f"{reason}: use --protocol logistic, or add all to --labels")
     if config.transfer and amounts != ("all",):
         raise UserError(
             "--transfer chooses its l2 on the hold-out, which few labels leave out: use --labels all"

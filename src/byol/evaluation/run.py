@@ -15,6 +15,7 @@ from byol.data.splits import draw_labels
 from byol.evaluation.baselines import centred_pixels, random_init
 from byol.evaluation.classifier import has_classifier, load_classifier, network_name, refuse_existing
 from byol.evaluation.measure import Machine, Representation, measured
+from byol.evaluation.online import online_classifier
 from byol.evaluation.opening import Architecture, command_settings, open_with_data
 from byol.evaluation.outputs import Outputs, outputs_of
 from byol.evaluation.pictures import plot_labels
@@ -87,11 +88,12 @@ def _measuring(config: EvaluateConfig, data: Data | None, net: nn.Module | None)
         find_layer(opened.backbone.net, name)
     if config.baselines and (reason := opened.no_random_init):
         print(f"no random-init among the baselines: {reason}", file=sys.stderr)
+    classifier = online_classifier(opened, data) if "online" in request.protocols else None
     task = divide(source, opened.holdout(data))
     for amount, draw in request.selections():
         if draw is not None:
             draw_labels(task.labels, amount, draw, request.seed)  # raises where a class has too few
-    representations = _representations(opened, task, config.baselines, machine)
+    representations = _representations(opened, task, config.baselines, machine, classifier)
     if outputs.networks is not None:
         _refuse_existing(outputs.networks, representations, request)
     return _Work(
@@ -152,12 +154,21 @@ def _report(results: list[Result], work: _Work, folder: Path) -> None:
             write_report(folder, result, work.truth, work.class_names)
 
 
-def _representations(target: Target, task: Task, baselines: bool, machine: Machine) -> list[Representation]:
-    """Return the trained features, then random-init, then pixels."""
+def _representations(
+    target: Target, task: Task, baselines: bool, machine: Machine, classifier: Path | None
+) -> list[Representation]:
+    """Return the trained features, with the classifier trained beside them; then random-init, then pixels."""
     backbone, preprocess, seed = target.backbone, target.preprocess, target.seed
     found = [
         Representation(
-            target.method, backbone, preprocess, seed, target.epoch, target.cache, target.described
+            target.method,
+            backbone,
+            preprocess,
+            seed,
+            target.epoch,
+            target.cache,
+            target.described,
+            classifier,
         )
     ]
     if not baselines:

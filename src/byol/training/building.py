@@ -13,10 +13,12 @@ from byol.config import TIMM_WEIGHTS, PretrainConfig
 from byol.core.learner import BYOL
 from byol.core.named_backbone import build_backbone
 from byol.core.synchronization import synchronize_batch_norms
-from byol.data.batches import Batch, BatchPlan, ResidentBatches, streamed_batches
+from byol.data.batches import Batch, BatchPlan, LabelledBatches, ResidentBatches, streamed_batches
+from byol.errors import UserError
 from byol.randomness import NETWORK, derived_seed
 from byol.rundir import RunDirectory
 from byol.training.module import OptimizerSettings, Pretraining
+from byol.training.online_probe import OnlineProbe
 from byol.training.preparation import (
     Lengths,
     PreparedData,
@@ -51,7 +53,8 @@ def build_module(
     else:
         make_views = StreamedViews(specs, plan, compiled)
     settings = _optimizer_settings(config, durations)
-    return Pretraining(learner, make_views, settings, plan, compiled), architecture
+    probe = _online_probe(data, learner) if config.online_probe else None
+    return Pretraining(learner, make_views, settings, plan, compiled, probe), architecture
 
 
 def batches(
@@ -60,11 +63,16 @@ def batches(
     """Return an iterable of `Batch`es from one optimizer step to another."""
     positions = (start_step * plan.accumulate, total_steps * plan.accumulate)
     if data.images is not None:
-        return ResidentBatches(plan, *positions)
-    assert config.image_size is not None
-    return streamed_batches(
-        data.pretraining, plan, view_specs(config), config.image_size, *positions, worker_count(config)
-    )
+        found: Any = ResidentBatches(plan, *positions)
+    else:
+        assert config.image_size is not None
+        found = streamed_batches(
+            data.pretraining, plan, view_specs(config), config.image_size, *positions, worker_count(config)
+        )
+    if not config.online_probe:
+        return found
+    assert data.pretraining.labels is not None
+    return LabelledBatches(found, data.pretraining.labels, plan)
 
 
 def first_batch(config: PretrainConfig, data: PreparedData, plan: BatchPlan) -> Batch:
@@ -123,6 +131,14 @@ def _learner(
         preset = natural_preset(config.data, config.image_size)
     learner.backbone.preprocess = preprocess_for(preset, config.image_size, config.channels)
     return learner
+
+
+def _online_probe(data: PreparedData, learner: BYOL) -> OnlineProbe:
+    labels, names = data.pretraining.labels, data.pretraining.class_names
+    if labels is None:
+        some = "only some of the" if data.train.labels is not None else "no"
+        raise UserError(f"--online-probe learns from labels, and {data.name} has {some} images labelled")
+    return OnlineProbe(learner.backbone.num_features, max(len(names or ()), 1 + int(labels.max())))
 
 
 def _optimizer_settings(config: PretrainConfig, durations: Lengths) -> OptimizerSettings:

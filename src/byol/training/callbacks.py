@@ -22,6 +22,7 @@ from byol.training.preparation import Lengths
 from byol.training.progress import Progress
 from byol.training.requeue import requeue
 from byol.training.watch import collapse_message, has_collapsed
+from byol.weights import save_weights
 
 
 class BetweenSteps(L.Callback):
@@ -72,26 +73,26 @@ class Monitor:
         clock: Clock,
         log: Callable[[dict[str, Any]], None],
         durations: Lengths,
-        measure_knn: Callable[[Pretraining], float] | None,
+        measure: Callable[[Pretraining], dict[str, float]] | None,
     ) -> None:
-        """Log, and measure kNN where there are labels, as often as `durations` say (0: never)."""
+        """Log, and measure on the hold-out where there are labels, as often as `durations` say (0: never)."""
         self.run = run
         self.progress = progress
         self.clock = clock
         self.log = log
         self.log_steps = durations.log
         self.knn_steps = durations.knn
-        self.measure_knn = measure_knn
+        self.measure = measure
         self.alarmed = False
         self.spreads: dict[int, float] | None = None
 
     def __call__(self, module: Pretraining) -> None:
         last = module.step == module.settings.total_steps
         records = []
-        if self.measure_knn and self.knn_steps and (module.step % self.knn_steps == 0 or last):
+        if self.measure and self.knn_steps and (module.step % self.knn_steps == 0 or last):
             with self.clock.set_aside():
-                knn = self.measure_knn(module)
-            records.append(self._write(module, {"knn": knn}))
+                measured = self.measure(module)
+            records.append(self._write(module, measured))
         if module.step % self.log_steps == 0 or last:
             records.append(self._write(module, self._state(module)))
         # After both are written: a logger that fails ends the run, and resuming starts behind this step.
@@ -170,6 +171,8 @@ class Checkpoints:
         state = checkpoint.checkpoint_of(module, module.trainer.optimizers[0], self.config, self.data)
         write_tensors(self.run.last_checkpoint, state)
         self._write_bundle(module, self.run.model)
+        if module.online_probe is not None:
+            save_weights(module.online_probe, self.run.online_probe)
 
     def _write_bundle(self, module: Pretraining, folder: Path) -> None:
         origin = {

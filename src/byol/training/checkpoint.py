@@ -35,6 +35,7 @@ def checkpoint_of(
         "optimizer": optimizer.state_dict(),
         "config": config,
         "data": data,
+        "online_probe": None if module.online_probe is None else module.online_probe.state(),
     }
 
 
@@ -57,6 +58,8 @@ def restore(module: Pretraining, optimizer: Optimizer, checkpoint: dict[str, Any
         raise UserError(f"the checkpoint does not fit the network: {error}") from error
     module.watch.load_state_dict(checkpoint["watch"])
     optimizer.load_state_dict(checkpoint["optimizer"])
+    if module.online_probe is not None:
+        module.online_probe.restore(checkpoint["online_probe"])
     module.step = checkpoint["step"]
 
 

@@ -15,6 +15,7 @@ from byol.optim.groups import parameter_groups
 from byol.optim.lars import LARS
 from byol.optim.schedules import warmup_cosine
 from byol.randomness import NETWORK, derived_seed
+from byol.training.online_probe import OnlineProbe
 from byol.training.view_makers import channels_last
 from byol.training.watch import Watch
 
@@ -57,12 +58,14 @@ class Pretraining(L.LightningModule):
         settings: OptimizerSettings,
         plan: BatchPlan,
         compile_step: bool = False,
+        online_probe: OnlineProbe | None = None,
     ) -> None:
         super().__init__()
         self.learner = learner.to(memory_format=torch.channels_last)
         self.make_views = make_views
         self.settings = settings
         self.plan = plan
+        self.online_probe = online_probe
         self.step = 0
         self.last_learning_rate = 0.0
         self.watch = Watch()
@@ -76,6 +79,7 @@ class Pretraining(L.LightningModule):
             *(f"learner.{name}" for name in learner._ddp_params_and_buffers_to_ignore),
             *(f"make_views.{name}" for name, _ in make_views.named_buffers()),
             *(f"watch.{name}" for name, _ in self.watch.named_buffers()),
+            *(f"online_probe.{name}" for name in (online_probe.state_dict() if online_probe else ())),
         ]
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -87,10 +91,15 @@ class Pretraining(L.LightningModule):
         view1, view2 = channels_last(self.make_views(batch))
         output = self.learner.compare_in_turn(view1, view2, 1 / self.plan.accumulate)
         self.watch.see(output)
+        if self.online_probe is not None:
+            assert batch.labels is not None
+            self.online_probe.learn(output.representation, batch.labels, 1 / self.plan.accumulate)
         return output.loss
 
     def configure_optimizers(self) -> Optimizer:
-        """Return the optimizer; its learning rate is set before every step."""
+        """Return the learner's optimizer; its learning rate is set before every step."""
+        if self.online_probe is not None:
+            self.online_probe.begin()
         return build_optimizer(self.settings, self.learner)
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
@@ -107,4 +116,6 @@ class Pretraining(L.LightningModule):
             group["lr"] = self.last_learning_rate
         optimizer.step(closure=optimizer_closure)
         self.learner.update_moving_average()
+        if self.online_probe is not None:
+            self.online_probe.step(factor)
         self.step += 1

@@ -13,7 +13,7 @@ from torch import nn
 from byol.config import PretrainConfig
 from byol.data.batches import BatchPlan
 from byol.errors import UserError
-from byol.evaluation.monitor import holdout_knn
+from byol.evaluation.monitor import holdout_accuracy, holdout_knn
 from byol.rundir import RunDirectory, free_path
 from byol.tracking import Status
 from byol.training.allocation import memory_kept
@@ -133,21 +133,29 @@ class Session:
         return {name: value for name, value in asdict(self.config).items() if name not in ("out", "debug")}
 
     def _monitor(self, progress: Progress, clock: Clock, durations: Lengths, loggers: Loggers) -> Monitor:
-        return Monitor(self.run, progress, clock, loggers.log, durations, self._knn_measure())
+        return Monitor(self.run, progress, clock, loggers.log, durations, self._measure())
 
-    def _knn_measure(self) -> Callable[[Pretraining], float] | None:
-        """Return what measures kNN on the hold-out, or None without labels."""
+    def _measure(self) -> Callable[[Pretraining], dict[str, float]] | None:
+        """Return what measures kNN, and the online probe, on the hold-out; or None without labels."""
         data = self.data
         if data.train.labels is None or len(data.holdout) == 0:
             return None
         workers = 0 if data.images is not None else worker_count(self.config)
 
-        def measure(module: Pretraining) -> float:
-            backbone = module.learner.backbone
-            assert backbone.preprocess is not None
-            return holdout_knn(
-                backbone, backbone.preprocess, data.train, data.holdout, module.device, num_workers=workers
-            )
+        def measure(module: Pretraining) -> dict[str, float]:
+            backbone, probe = module.learner.backbone, module.online_probe
+            preprocess, device = backbone.preprocess, module.device
+            assert preprocess is not None
+            found = {
+                "knn": holdout_knn(
+                    backbone, preprocess, data.train, data.holdout, device, num_workers=workers
+                )
+            }
+            if probe is not None:
+                found["online"] = holdout_accuracy(
+                    backbone, preprocess, probe, data.holdout, device, num_workers=workers
+                )
+            return found
 
         return measure
 
