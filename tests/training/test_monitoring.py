@@ -184,6 +184,6 @@ def test_clock_tells_waiting_from_working(monkeypatch: pytest.MonkeyPatch) -> No
         with clock.set_aside():
             now += 100.0  # measuring and saving count as neither
         clock.loop_continues()
-    assert clock.read() == {"images_per_second": 2.0, "data_wait": 0.25}
+    assert clock.read() == {"seconds": 8.0, "images_per_second": 2.0, "data_wait": 0.25}
     now += 4.0
-    assert clock.read() == {"images_per_second": 0.0, "data_wait": 0.0}
+    assert clock.read() == {"seconds": 12.0, "images_per_second": 0.0, "data_wait": 0.0}

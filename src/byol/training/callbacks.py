@@ -21,6 +21,7 @@ from byol.training.module import Pretraining
 from byol.training.preparation import Lengths
 from byol.training.progress import Progress
 from byol.training.requeue import requeue
+from byol.training.warm_up import needs_warm_up, warm_up
 from byol.training.watch import collapse_message, has_collapsed
 from byol.weights import save_weights
 
@@ -45,6 +46,8 @@ class BetweenSteps(L.Callback):
             checkpoint.restore(module, trainer.optimizers[0], self.state)
         if self.first_views is not None:
             self.first_views()
+        if needs_warm_up(module):
+            warm_up(trainer, module)
         self.clock.start()
 
     def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, batch_index: int) -> None:
@@ -164,11 +167,12 @@ class Checkpoints:
         if module.step == self.saved_step or not module.trainer.is_global_zero:
             return
         with self.clock.set_aside():
-            self._write(module)
+            self._write(module, self.clock.seconds())
         self.saved_step = module.step
 
-    def _write(self, module: Pretraining) -> None:
-        state = checkpoint.checkpoint_of(module, module.trainer.optimizers[0], self.config, self.data)
+    def _write(self, module: Pretraining, seconds: float) -> None:
+        optimizer = module.trainer.optimizers[0]
+        state = checkpoint.checkpoint_of(module, optimizer, self.config, self.data, seconds)
         write_tensors(self.run.last_checkpoint, state)
         self._write_bundle(module, self.run.model)
         if module.online_probe is not None:

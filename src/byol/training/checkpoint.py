@@ -16,9 +16,13 @@ _FORMAT = 1
 
 
 def checkpoint_of(
-    module: Pretraining, optimizer: Optimizer, config: dict[str, Any], data: dict[str, Any]
+    module: Pretraining,
+    optimizer: Optimizer,
+    config: dict[str, Any],
+    data: dict[str, Any],
+    seconds: float,
 ) -> dict[str, Any]:
-    """Return the state of a run between two optimizer steps.
+    """Return the state of a run between two optimizer steps, so many seconds of training after its start.
 
     Randomness needs no state: it is derived from the seed and the step.
 
@@ -35,6 +39,7 @@ def checkpoint_of(
         "optimizer": optimizer.state_dict(),
         "config": config,
         "data": data,
+        "seconds": seconds,
         "online_probe": None if module.online_probe is None else module.online_probe.state(),
     }
 

@@ -66,6 +66,7 @@ class Pretraining(L.LightningModule):
         self.settings = settings
         self.plan = plan
         self.online_probe = online_probe
+        self.compiled = compile_step
         self.step = 0
         self.last_learning_rate = 0.0
         self.watch = Watch()

@@ -55,7 +55,8 @@ class Session:
         module, architecture = build_module(
             self.config, self.data, plan, durations, self.net, self.hidden_layer
         )
-        clock, progress = Clock(), Progress(durations.total)
+        trained = 0.0 if self.state is None else self.state.get("seconds", 0.0)
+        clock, progress = Clock(trained), Progress(durations.total)
         loggers = Loggers(self.config, self.run, progress.say)
         saving = Checkpoints(
             self.run, self._stored_settings(), self.data.identity(), architecture, durations, clock

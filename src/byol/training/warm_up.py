@@ -1,0 +1,44 @@
+"""Compile a step before the clock runs, and leave no trace of it."""
+
+from copy import deepcopy
+
+import lightning as L
+import torch
+
+from byol.data.batches import Batch
+from byol.training.module import Pretraining
+from byol.training.view_makers import ResidentViews
+
+
+def needs_warm_up(module: Pretraining) -> bool:
+    """Say whether a first step takes much longer than others: where it is compiled, or not on a CPU."""
+    return module.compiled or module.device.type != "cpu"
+
+
+def warm_up(trainer: L.Trainer, module: Pretraining) -> None:
+    """Run views, networks and backward once on dummy data, as every step does, but for the optimizer's part.
+
+    No weight moves. What a forward pass changes (batch statistics, sums of the watch, random state) is put
+    back; gradients are dropped. It is the module itself that runs: what is compiled for a copy serves no
+    other.
+    """
+    parts = (module.learner, module.watch)
+    before = [deepcopy(part.state_dict()) for part in parts]
+    with torch.random.fork_rng(devices=[module.device] if module.device.type == "cuda" else []):
+        loss = trainer.strategy.training_step(dummy_batch(module), 0)
+        assert isinstance(loss, torch.Tensor)
+        loss.backward()
+    for part, state in zip(parts, before, strict=True):
+        part.load_state_dict(state)
+    module.zero_grad()
+
+
+def dummy_batch(module: Pretraining) -> Batch:
+    """Return a batch of the shape of every other: of the first image only, or of black ones."""
+    count, device = module.plan.micro_batch_size, module.device
+    if isinstance(module.make_views, ResidentViews):
+        images = torch.zeros(count, dtype=torch.int64, device=device)
+    else:
+        size, channels = module.learner.image_size, module.learner.backbone.channels
+        images = torch.zeros(count, 2, channels, size, size, dtype=torch.uint8, device=device)
+    return Batch(0, images, None if module.online_probe is None else images.new_zeros(count).long())

@@ -1,0 +1,114 @@
+"""Training time is that of steps: nothing is compiled, measured, saved or lost in it. What is compiled before
+the clock runs leaves the run as it is without that."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import byol
+from byol.data.batches import Batch
+from byol.training import building, callbacks, clock, session
+from byol.training.clock import Clock
+from byol.training.module import Pretraining
+from tests.training.test_pretrain import assert_same_run
+from tests.training.test_resume import stopping_at
+
+
+@pytest.fixture
+def positions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The positions of all batches that a step has seen."""
+    original, seen = Pretraining.training_step, []
+
+    def training_step(self: Pretraining, batch: Batch, batch_index: int) -> torch.Tensor:
+        seen.append(batch.position)
+        return original(self, batch, batch_index)
+
+    monkeypatch.setattr(Pretraining, "training_step", training_step)
+    return seen
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"online_probe": True},
+        {"optimizer": "lars", "accumulate": 2, "target_statistics": "average"},
+        {"method": "simsiam", "precision": "bf16"},
+        {"image_size": 32, "batch_size": 8, "num_workers": 0, "online_probe": True},
+    ],
+    ids=str,
+)
+def test_a_run_with_it_is_the_run_without(
+    settings: dict[str, Any],
+    tiny: dict[str, Any],
+    photographs: Path,
+    positions: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = f"folder:{photographs}" if "image_size" in settings else "digits"
+    settings = {**tiny, **settings}
+    plain = byol.pretrain(data, out=str(tmp_path / "plain"), **settings)
+    own_steps = positions.copy()
+    monkeypatch.setattr(callbacks, "needs_warm_up", lambda module: True)
+    warmed = byol.pretrain(data, out=str(tmp_path / "warmed"), **settings)
+    assert positions == [*own_steps, 0, *own_steps]
+    assert_same_run(plain.path, warmed.path)
+
+
+def test_nothing_is_compiled_while_the_clock_runs(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs: list[bool] = []
+    running = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(bool(running))
+        return graph
+
+    def compile_with_it(self: nn.Module) -> None:
+        self._compiled_call_impl = torch.compile(self._call_impl, backend=backend)  # type: ignore[assignment]
+
+    original = Clock.start
+
+    def start(self: Clock) -> None:
+        running[:] = [self] if hasattr(self, "began") else []  # not when it is made
+        original(self)
+
+    monkeypatch.setattr(building, "use_compile", lambda config: True)
+    monkeypatch.setattr(nn.Module, "compile", compile_with_it)
+    monkeypatch.setattr(Clock, "start", start)
+    byol.pretrain("digits", out=str(tmp_path / "run"), **{**tiny, "online_probe": True})
+    assert len(graphs) >= 3 and not any(graphs), "online network, predictor and target"
+    assert running
+
+
+def test_seconds_are_those_of_steps_over_all_segments(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock on which a step takes a second."""
+    now = [0.0]
+
+    def taking(seconds: float, function: Callable[..., Any]) -> Callable[..., Any]:
+        def slow(*arguments: Any, **keywords: Any) -> Any:
+            now[0] += seconds
+            return function(*arguments, **keywords)
+
+        return slow
+
+    monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setattr(callbacks, "needs_warm_up", lambda module: True)
+    monkeypatch.setattr(callbacks, "warm_up", taking(10_000, callbacks.warm_up))
+    monkeypatch.setattr(callbacks, "write_tensors", taking(1000, callbacks.write_tensors))
+    monkeypatch.setattr(session, "holdout_knn", taking(100, session.holdout_knn))
+    monkeypatch.setattr(Pretraining, "optimizer_step", taking(1, Pretraining.optimizer_step))
+    settings = {**tiny, "log_every": "1st", "checkpoint_every": "2st"}
+    with stopping_at(3):
+        byol.pretrain("digits", out=str(tmp_path / "run"), **settings)
+    run = byol.pretrain(resume=tmp_path / "run")
+    assert [record["seconds"] for record in run.metrics() if "seconds" in record] == [1, 2, 3, 4, 5, 6]
+    assert now[0] == 6 + 2 * 10_000 + 4 * 1000 + 2 * 100
