@@ -1,5 +1,6 @@
 """Write docs/results.md and the README's table from benchmarks/results: python benchmarks/report.py"""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,7 @@ BEGIN, END = "<!-- begin: python benchmarks/report.py -->", "<!-- end -->"
 
 def main() -> None:
     """Write both files."""
-    sections = [
-        section(name)
-        for name in ("demo", "cifar10_cpu", "few_labels", "views")
-        if (RESULTS / f"{name}.json").is_file()
-    ]
+    sections = [section(name) for name in SECTIONS if (RESULTS / f"{name}.json").is_file()]
     head = "# Results\n\nWritten by `python benchmarks/report.py` from `benchmarks/results/`; do not edit.\n"
     (ROOT / "docs" / "results.md").write_text("\n".join([head, *sections]))
     readme = ROOT / "README.md"
@@ -27,15 +24,15 @@ def main() -> None:
 def section(name: str) -> str:
     """Return one benchmark's section of docs/results.md."""
     values = recorded(name)
-    kinds = {"demo": demo, "cifar10_cpu": cifar10, "few_labels": few_labels, "views": views}
-    return kinds[name](values) + made_on(values)
+    return SECTIONS[name](values) + made_on(values)
 
 
 def made_on(values: dict[str, Any]) -> str:
     """Return what the numbers were made with and on."""
     versions = values["versions"]
+    machine = ", ".join(values["gpus"]) or f"{values['cores']} cores of {values['processor']}"
     return (
-        f"\n`{values['command']}`, {values['date'][:10]}, {values['cores']} cores of {values['processor']}, "
+        f"\n`{values['command']}`, {values['date'][:10]}, {machine}, "
         f"torch {versions['torch']}, torchvision {versions['torchvision']}, byol {versions['byol']}.\n"
     )
 
@@ -67,6 +64,22 @@ def cifar10(values: dict[str, Any]) -> str:
     )
     rows = [[name, *(f"{100 * cells[p, name]:.1f}" for p in ("knn", "logistic"))] for name in FEATURES]
     return title + about + table(["features", "kNN", "logistic regression"], rows)
+
+
+def budget(values: dict[str, Any]) -> str:
+    """Return the table of what a budget of training time gives."""
+    settings, rows = values["settings"], values["rows"]
+    minutes = values["budget"].removesuffix("min")
+    title = f"## {values['data']} in {minutes} {'minute' if minutes == '1' else 'minutes'} of training\n\n"
+    about = (
+        f"Top-1 on the {rows[0]['split']} images, in percent, of {settings['backbone']} after the last of "
+        f"{settings['epochs']} epochs; pretraining seeds {', '.join(map(str, values['seeds']))} (+- their "
+        f"standard deviation). At most {max(values['training_seconds']):.0f} seconds from the first to the "
+        f"last optimizer step, {max(values['program_seconds']):.0f} from the start of the program to the "
+        "result.\n\n"
+    )
+    names = {"linear": "linear probe, frozen clean features", "knn": "kNN", "online": "online probe"}
+    return title + about + table([names[row["protocol"]] for row in rows], [[percent(row) for row in rows]])
 
 
 def few_labels(values: dict[str, Any]) -> str:
@@ -151,6 +164,15 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
+
+SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "demo": demo,
+    **{f"{data}_{minutes}min": budget for data in ("cifar10", "cifar100") for minutes in (1, 10, 20)},
+    "cifar10_cpu": cifar10,
+    "few_labels": few_labels,
+    "views": views,
+}
+"""In the order of the page, by the names of their files."""
 
 if __name__ == "__main__":
     main()

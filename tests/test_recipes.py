@@ -53,8 +53,9 @@ def test_every_imagenet_recipe_is_compared() -> None:
 
 
 def test_recipes_are_listed_by_length() -> None:
-    names = [name for name in recipe_names() if name.startswith(("imagenet", "cifar10"))]
-    assert names == ["cifar10-200", "cifar10-1000", "cifar10-cpu", *PUBLISHED]
+    names = [name for name in recipe_names() if name.startswith(("imagenet", "cifar"))]
+    minutes = ["cifar-1min", "cifar-10min", "cifar-20min"]
+    assert names == ["cifar10-200", "cifar10-1000", "cifar10-cpu", *minutes, *PUBLISHED]
 
 
 def expected_rates(
@@ -79,7 +80,7 @@ SMALLER = {"backbone": "resnet8_16", "stem": "strided", "image_size": 32, "proje
 @pytest.mark.parametrize(
     ("name", "shrunk"),
     [(name, {}) for name in ("cifar10-cpu", "cifar10-200", "cifar10-1000")]
-    + [(name, SMALLER) for name in PUBLISHED],
+    + [(name, SMALLER) for name in ("cifar-1min", "cifar-10min", "cifar-20min", *PUBLISHED)],
 )
 def test_recipe_takes_correct_steps(
     name: str, shrunk: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

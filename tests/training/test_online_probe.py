@@ -109,7 +109,7 @@ def accuracy_of(run: Run, images: list[Tensor], truth: Tensor) -> float:
     return float((predicted == truth).double().mean())
 
 
-def test_evaluate_scores_it_as_it_is(run: Run, tmp_path: Path) -> None:
+def test_evaluate_scores_it_as_it_is(run: Run, photographs: Path) -> None:
     test = open_source("digits").test
     assert test is not None and test.labels is not None
     results = byol.evaluate(run.path, protocol="online,knn", baselines=True)
@@ -119,7 +119,7 @@ def test_evaluate_scores_it_as_it_is(run: Run, tmp_path: Path) -> None:
     for bad, message in (
         ({"target": run.path, "labels": "1"}, "the online probe has learned from all labels"),
         ({"target": run.path / "model", "data": "digits"}, "needs a run of pretrain --online-probe"),
-        ({"target": run.path, "data": "emnist/digits"}, "the run's own data only"),
+        ({"target": run.path, "data": f"folder:{photographs}"}, "the run's own data only"),
     ):
         with pytest.raises(UserError, match=message):
             byol.evaluate(**{"protocol": "online", **bad})

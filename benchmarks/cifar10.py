@@ -1,0 +1,274 @@
+"""The record: a ResNet-18 on CIFAR-10, within 1, 10 or 20 minutes of training on one GPU.
+
+    python benchmarks/cifar10.py --budget 1min|10min|20min [--data hf:PATH] [--seeds 0,1,2]
+        [--stop-after MINUTES] [--out FOLDER] [--record FILE] [flags of byol pretrain]
+
+Pretrains with the recipe `cifar-BUDGET` and an online probe beside the learner; then, on the backbone of the
+last epoch, measures a linear probe on frozen clean features (its learning rate chosen on held-out train
+images), kNN (k 200, T 0.1) and the online probe. The test images are read once a seed. Flags of `byol
+pretrain` beat the recipe's settings, and `--data` may name another set of small images.
+
+Training time is from before the first batch to behind the last optimizer step, waiting and logging included,
+compilation (on dummy data), measuring on the hold-out and saving left out; added up over segments. Beside
+it stands the whole time from the start of the program to the result, added up likewise.
+
+With --stop-after the program saves and stops that many minutes after its start, if it still trains then,
+with exit status 75; the same command goes on exactly there. Where all is done it writes the record again.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import byol
+from byol.config import PretrainConfig
+from byol.errors import UserError
+from byol.rundir import RunDirectory, append_records, read_records
+from byol.settings import flag, read_flags, read_yaml, recipe_text, settings_from
+from byol.training.errors import Interrupted
+
+STARTED = time.perf_counter()  # torch is not imported yet
+BUDGETS = ("1min", "10min", "20min")
+PROTOCOLS = ("linear", "knn", "online")
+GO_ON = 75
+"""Exit status after --stop-after: EX_TEMPFAIL, try again."""
+
+
+class OutOfTime(BaseException):
+    """The minutes of --stop-after have passed. No Exception: what reads data takes those for its own."""
+
+
+def main() -> int:
+    """Do what is left to do for every seed, and write the record; return the exit status."""
+    options, words = parsed(sys.argv[1:])
+    deadline = None if options.stop_after is None else STARTED + 60 * options.stop_after
+    try:
+        settings = settings_of(options, words)
+        runs = [RunDirectory(Path(options.out) / f"seed-{seed}") for seed in options.seeds]
+        began = STARTED
+        for run, seed in zip(runs, options.seeds, strict=True):
+            finish(run, {**settings, "seed": seed}, deadline, began)
+            began = time.perf_counter()
+        print(write(options, words, runs))
+    except OutOfTime as stopped:
+        print(f"cifar10: {stopped}; the same command goes on there", file=sys.stderr)
+        return GO_ON
+    except Interrupted as stopped:
+        print(f"cifar10: {stopped}, or by the same command", file=sys.stderr)
+        return stopped.exit_status
+    except UserError as error:
+        print(f"cifar10: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def parsed(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return our own options, and the words that are for `byol pretrain`."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--budget", choices=BUDGETS, required=True)
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0])
+    parser.add_argument("--stop-after", type=float, metavar="MINUTES")
+    parser.add_argument("--out", help="folder of a run for each seed; default: runs/DATA-BUDGET")
+    parser.add_argument("--record", type=Path, help="default: benchmarks/results/DATA_BUDGET.json")
+    options, rest = parser.parse_known_args(words)
+    options.out = options.out or f"runs/{data_name(options.data)}-{options.budget}"
+    return options, rest
+
+
+def data_name(data: str) -> str:
+    """Return what a set is called: the same wherever it lies."""
+    return Path(data.removeprefix("hf:").removeprefix("folder:")).name
+
+
+def settings_of(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
+    """Return the recipe's settings, with what the command line says instead of them."""
+    recipe = f"cifar-{options.budget}"
+    ours = {"data": options.data, "devices": "1", "online_probe": True}
+    flags = read_flags(PretrainConfig, words)
+    for name in ("data", "out", "seed", "online_probe"):
+        if name in flags:
+            raise UserError(f"{flag(name)} is for this program to set")
+    return {**read_yaml(PretrainConfig, recipe_text(recipe), recipe), **ours, **flags}
+
+
+@contextmanager
+def timed(run: RunDirectory, began: float) -> Iterator[None]:
+    """Note how long the program has worked for a run since `began`, however that ends."""
+    try:
+        yield
+    finally:
+        if run.config_file.is_file():
+            from byol.training.environment import environment
+
+            here = environment()
+            machine = ", ".join(here["gpus"]) or here["processor"]
+            append_records(segments_file(run), [{"seconds": time.perf_counter() - began, "on": machine}])
+
+
+def segments_file(run: RunDirectory) -> Path:
+    return run.path / "segments.json"
+
+
+def finish(run: RunDirectory, settings: dict[str, Any], deadline: float | None, began: float) -> None:
+    """Train to the end, starting or going on, and evaluate, unless that is done already.
+
+    Raises:
+        OutOfTime: before training was at its end; it is saved.
+        UserError: the run was started with other settings.
+    """
+    if run.config_file.is_file():
+        check_settings(run, settings)
+        run.remove_unless_saved()
+    known = {result["protocol"] for result in run.results()}
+    missing = [protocol for protocol in PROTOCOLS if protocol not in known]
+    if not missing:
+        return
+    with timed(run, began):
+        train(run, settings, deadline)
+        for result in byol.evaluate(run.path, protocol=",".join(missing)):
+            if result.metric == "top1":
+                print(f"seed {result.seed}  {result.protocol:6}  {result.value:.2%}")
+
+
+def train(run: RunDirectory, settings: dict[str, Any], deadline: float | None) -> None:
+    """Train to the end; of a finished run there is nothing left to train."""
+    with stopping_at(deadline, run):
+        if run.last_checkpoint.is_file():
+            byol.pretrain(resume=run.path)
+        else:
+            byol.pretrain(**settings, out=str(run.path))
+
+
+def check_settings(run: RunDirectory, settings: dict[str, Any]) -> None:
+    """Raise UserError where a run that is to go on was started with other settings."""
+    from byol.augment.view_settings import written_out
+    from byol.data.source import resolved_spec
+
+    wanted, stored = asdict(settings_from(PretrainConfig, settings)), run.config()
+    wanted |= {"data": resolved_spec(wanted["data"]), "preset": written_out(wanted["preset"])}
+    for name in settings.keys() - {"data_dir", "backbone_weights"}:  # which are stored as absolute paths
+        if wanted[name] != stored[name]:
+            raise UserError(
+                f"{run.path} was started with {flag(name)} {stored[name]}, not {wanted[name]}: "
+                "give another --out for other settings"
+            )
+
+
+@contextmanager
+def stopping_at(deadline: float | None, run: RunDirectory) -> Iterator[None]:
+    """Send this process the signal on which training saves and stops, when it is time.
+
+    Raises:
+        OutOfTime: it was time.
+    """
+    if deadline is None:
+        yield
+        return
+    left = deadline - time.perf_counter()
+    if left <= 0:
+        raise OutOfTime(f"no time left to train {run.path}")
+    rung = threading.Event()
+
+    def ring() -> None:
+        rung.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def hear(number: int, frame: Any) -> None:
+        if not rung.is_set():  # someone else's signal
+            raise SystemExit(128 + number)
+        raise OutOfTime(f"stopped {run.path} outside of training")
+
+    before = signal.signal(signal.SIGTERM, hear)  # while training does not listen
+    timer = threading.Timer(left, ring)
+    timer.start()
+    try:
+        yield
+    except (Interrupted, SystemExit) as stopped:  # the other one is Lightning's, while it gets ready
+        if not rung.is_set():
+            raise
+        raise OutOfTime(f"stopped {run.path} at step {last_step(run)}") from stopped
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGTERM, before)
+
+
+def last_step(run: RunDirectory) -> int:
+    """Return the optimizer step that a run is saved at; 0 where it is not saved."""
+    from byol.training.checkpoint import load
+
+    return int(load(run.last_checkpoint)["step"]) if run.last_checkpoint.is_file() else 0
+
+
+def write(options: argparse.Namespace, words: Sequence[str], runs: Sequence[RunDirectory]) -> Path:
+    """Write what came out of all seeds; return the file."""
+    from recorded import RESULTS, record  # imports torch, which is not to be before the clock
+
+    name = data_name(options.data)
+    segments = [read_records(segments_file(run)) for run in runs]
+    ends = [last_with(run, "loss") for run in runs]
+    left_out = ("data", "data_dir", "seed")
+    values: dict[str, Any] = {
+        **started_with(runs[0]),
+        "budget": options.budget,
+        "data": name,
+        "seeds": options.seeds,
+        "settings": {key: value for key, value in runs[0].config().items() if key not in left_out},
+        "training_seconds": [round(end["seconds"], 2) for end in ends],
+        "program_seconds": [round(sum(part["seconds"] for part in parts), 2) for parts in segments],
+        "segments": [[part["on"] for part in parts] for parts in segments],
+        "steps": [end["step"] for end in ends],
+        "holdout": [last_with(run, "knn") for run in runs],
+        "rows": [row(protocol, runs) for protocol in PROTOCOLS],
+    }
+    for each in values["rows"]:
+        print(f"{each['protocol']:6}  {each['mean']:.2%} +- {each['std']:.2%}  ({each['split']})")
+    print(f"training {values['training_seconds']} s, program {values['program_seconds']} s")
+    file = options.record or RESULTS / f"{name}_{options.budget}.json"
+    seeds = ",".join(map(str, options.seeds))
+    flags = ["--budget", options.budget, "--data", name, "--seeds", seeds, *words]
+    return record(file.stem, f"python benchmarks/cifar10.py {' '.join(flags)}", values, file)
+
+
+def started_with(run: RunDirectory) -> dict[str, Any]:
+    """Return device, versions and date of a run's start: its record may be written elsewhere, later."""
+    found: dict[str, Any] = json.loads(run.environment_file.read_text())
+    return {name: value for name, value in found.items() if name not in ("command", "left_out")}
+
+
+def last_with(run: RunDirectory, name: str) -> dict[str, Any]:
+    """Return the last record of metrics.jsonl that has a value of this name; empty where none has."""
+    return next((each for each in reversed(run.metrics()) if name in each), {})
+
+
+def row(protocol: str, runs: Sequence[RunDirectory]) -> dict[str, Any]:
+    """Return the top-1 of one protocol over all seeds."""
+    found = [
+        next(r for r in run.results() if (r["protocol"], r["metric"]) == (protocol, "top1")) for run in runs
+    ]
+    values = [result["value"] for result in found]
+    return {
+        "protocol": protocol,
+        "split": found[0]["split"],
+        "epoch": found[0]["epoch"],
+        "mean": mean(values),
+        "std": stdev(values) if len(values) > 1 else 0.0,
+        "values": values,
+        "settings": [result["settings"] for result in found],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
