@@ -1,7 +1,10 @@
 # make demo: see BYOL learn in two minutes.   make test: everything that is checked.   make check: style and types.
+# make bench: every speed beside other libraries' (about half an hour), and docs/results.md from it.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEERS := .venv-peers
+BENCHMARKS := views step evaluation epoch start_up scaling
 
 .PHONY: demo test check bench clean
 
@@ -17,9 +20,16 @@ check: $(VENV)/.tools
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest tests/test_layers.py
 
-bench: $(VENV)/.tools
-	@$(BIN)/python -m pip install --quiet --editable ".[bench]"
-	@$(BIN)/python benchmarks/views.py
+bench: $(VENV)/.tools $(PEERS)/.installed
+	@set -e; for name in $(BENCHMARKS); do echo "benchmarks/$$name.py"; $(BIN)/python benchmarks/$$name.py; done
+	@$(BIN)/python benchmarks/report.py
+
+# What we compare with, in an environment of its own: it may want other versions than we do.
+$(PEERS)/.installed:
+	@echo "Installing lightly and byol-pytorch into $(PEERS): PyTorch again, a few minutes the first time."
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check "lightly>=1.5" "byol-pytorch>=0.8"
+	@touch $@
 
 $(VENV)/.installed: pyproject.toml
 	@echo "Installing into $(VENV): PyTorch and what it needs, a few minutes the first time."
@@ -33,4 +43,4 @@ $(VENV)/.tools: $(VENV)/.installed pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PEERS) build dist src/*.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from floors import matrix_rate
 from recorded import record
-from turns import Work, in_turns, peers_installed, summary
+from turns import Work, in_turns, peer_versions, peers_installed, summary
 
 FULL, QUICK = (50_000, 10_000), (10_000, 1_000)
 PRODUCT = "the product alone"
@@ -61,7 +61,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file; default: benchmarks/results/evaluation.json")
     options = parser.parse_args()
     sizes = QUICK if options.quick else FULL
-    result: dict[str, Any] = {"load_before": round(os.getloadavg()[0], 1), "vectors_and_queries": sizes}
+    result: dict[str, Any] = {"peers": peer_versions(), "load_before": round(os.getloadavg()[0], 1)}
+    result["vectors_and_queries"] = sizes
     for protocol in LIBRARIES:
         result[protocol] = measured(protocol, sizes, 1 if options.quick else ROUNDS[protocol])
     share = round(1 / result["knn"]["byol_takes"][PRODUCT], 3)

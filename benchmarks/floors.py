@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from byol.core.learner import BYOL
+
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -44,9 +46,9 @@ def convolution_rate(precision: torch.dtype = torch.float32) -> float:
     return 2 * batch * 16 * 16 * 128 * 128 * 9 / taken
 
 
-def copy_bandwidth() -> float:
+def copy_bandwidth(device: torch.device = DEVICE) -> float:
     """Return bytes/s, read and written together, of a large copy."""
-    source = torch.ones(2**26, device=DEVICE)
+    source = torch.ones(2**26, device=device)
     target = torch.empty_like(source)
     return 2 * source.nbytes / fastest(lambda: target.copy_(source))
 
@@ -56,6 +58,18 @@ def forward_operations(net: nn.Module, size: int, channels: int = 3) -> int:
     images = torch.zeros(2, channels, size, size, device=next(net.parameters()).device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         net.eval()(images)
+    return int(counter.get_total_flops() // 2)
+
+
+def step_operations(net: nn.Module, size: int, hidden: int, channels: int = 3) -> int:
+    """Return the operations of the matrix products and convolutions of one image's share of a BYOL step.
+
+    Counted in a step: two online passes, forward and backward, and two of the target, the heads included.
+    """
+    learner = BYOL(net, size, hidden_layer=None, projection_hidden_size=hidden, channels=channels)
+    views = torch.zeros(2, 2, channels, size, size, device=next(net.parameters()).device)
+    with FlopCounterMode(display=False) as counter:
+        learner.compare_in_turn(*views).loss.backward()
     return int(counter.get_total_flops() // 2)
 
 

@@ -26,7 +26,7 @@ class Work:
         python = str(PEERS) if peers else sys.executable
         command = [python, str(HERE / "works" / script), *arguments]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment_of(peers)
         )
 
     def __enter__(self) -> "Work":
@@ -87,5 +87,18 @@ def peers_installed() -> bool:
     return PEERS.is_file()
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(HERE / "works"), "PYTHONUNBUFFERED": "1"}
+def peer_versions() -> dict[str, str]:
+    """Return the versions of what the others' environment has of interest; nothing where it is not there."""
+    if not PEERS.is_file():
+        return {}
+    names = ("lightly", "byol-pytorch", "torch", "torchvision", "pillow", "scikit-learn")
+    asked = "import importlib.metadata as m, json, sys; print(json.dumps(list(map(m.version, sys.argv[1:]))))"
+    words = [str(PEERS), "-c", asked, *names]
+    found = subprocess.run(words, capture_output=True, text=True, check=True, env=environment_of(peers=True))
+    return dict(zip(names, json.loads(found.stdout), strict=True))
+
+
+def environment_of(peers: bool) -> dict[str, str]:
+    """Return the variables of a work: the others' environment gets no path to our code."""
+    kept = {name: value for name, value in os.environ.items() if not (peers and name == "PYTHONPATH")}
+    return kept | {"PYTHONUNBUFFERED": "1"}

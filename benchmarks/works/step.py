@@ -5,38 +5,20 @@ passes. The rest is each library's own, and as its documentation shows it.
 """
 
 import argparse
-import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor, nn
-from torchvision.models import resnet18, resnet50
+from networks import DEVICE, network, precise
+from torch import Tensor
 from turn import memory, seconds, take_turns, use_threads
 
 Step = Callable[[], None]
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def network(name: str, size: int) -> tuple[nn.Module, int]:
-    """Return a ResNet without classifier, on small images with the stem for them, and its width."""
-    net = {"resnet18": resnet18, "resnet50": resnet50}[name]()
-    width: int = net.fc.in_features
-    net.fc = nn.Identity()
-    if size < 112:
-        net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
-        net.maxpool = nn.Identity()
-    return net.to(DEVICE), width
 
 
 def optimizer(parameters: object) -> torch.optim.SGD:
     """Return what all use."""
     return torch.optim.SGD(parameters, lr=0.05, momentum=0.9)  # type: ignore[arg-type]
-
-
-def precise(name: str) -> AbstractContextManager[None]:
-    """Return the context of the forward passes."""
-    return torch.autocast(DEVICE.type, torch.bfloat16) if name == "bf16" else nullcontext()
 
 
 def surroundings(options: argparse.Namespace) -> AbstractContextManager[None]:
@@ -78,39 +60,14 @@ def byol_step(options: argparse.Namespace, views: tuple[Tensor, Tensor]) -> Step
 
 def lightly_step(options: argparse.Namespace, views: tuple[Tensor, Tensor]) -> Step:
     """Return lightly's parts, put together as its BYOL example puts them."""
-    from lightly.loss import NegativeCosineSimilarity
-    from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
-    from lightly.models.utils import deactivate_requires_grad, update_momentum
+    from lightly_byol import LightlyBYOL, train_step
 
-    backbone, width = network(options.backbone, options.size)
-    projector = BYOLProjectionHead(width, 4096, 256).to(DEVICE)
-    predictor = BYOLPredictionHead(256, 4096, 256).to(DEVICE)
-    slow_backbone, slow_projector = copy.deepcopy(backbone), copy.deepcopy(projector)
-    deactivate_requires_grad(slow_backbone)
-    deactivate_requires_grad(slow_projector)
-    criterion = NegativeCosineSimilarity()
-    online = nn.ModuleList([backbone, projector, predictor])
+    learner = LightlyBYOL(*network(options.backbone, options.size), 4096, options.precision).to(DEVICE)
     if options.channels_last:
-        online.to(memory_format=torch.channels_last)
-        slow_backbone.to(memory_format=torch.channels_last)
+        learner.to(memory_format=torch.channels_last)
         views = tuple(view.contiguous(memory_format=torch.channels_last) for view in views)  # type: ignore
-    stepper = optimizer(online.parameters())
-    first, second = views
-
-    def step() -> None:
-        update_momentum(backbone, slow_backbone, m=0.99)
-        update_momentum(projector, slow_projector, m=0.99)
-        with precise(options.precision):
-            prediction1 = predictor(projector(backbone(first).flatten(start_dim=1)))
-            target1 = slow_projector(slow_backbone(first).flatten(start_dim=1)).detach()
-            prediction2 = predictor(projector(backbone(second).flatten(start_dim=1)))
-            target2 = slow_projector(slow_backbone(second).flatten(start_dim=1)).detach()
-            loss = 0.5 * (criterion(prediction1, target2) + criterion(prediction2, target1))
-        loss.backward()
-        stepper.step()
-        stepper.zero_grad()
-
-    return step
+    stepper = optimizer(learner.trained())
+    return lambda: train_step(learner, stepper, *views)
 
 
 def byol_pytorch_step(options: argparse.Namespace, views: tuple[Tensor, Tensor]) -> Step:
