@@ -1,10 +1,16 @@
-"""Write docs/results.md and the README's table from benchmarks/results: python benchmarks/report.py"""
+"""Write docs/results.md, docs/scaling.md and the README's tables from benchmarks/results:
 
-from collections.abc import Callable
+python benchmarks/report.py
+"""
+
 from pathlib import Path
 from typing import Any
 
-from recorded import RESULTS, recorded
+import speed_tables
+from recorded import recorded
+from scaling_page import scaling_page
+from speed_tables import is_recorded, readme_speeds
+from tables import made_on, table
 
 ROOT = Path(__file__).parent.parent
 FEATURES = ("byol", "random-init", "pixels")
@@ -12,29 +18,47 @@ BEGIN, END = "<!-- begin: python benchmarks/report.py -->", "<!-- end -->"
 
 
 def main() -> None:
-    """Write both files."""
-    sections = [section(name) for name in SECTIONS if (RESULTS / f"{name}.json").is_file()]
-    head = "# Results\n\nWritten by `python benchmarks/report.py` from `benchmarks/results/`; do not edit.\n"
-    (ROOT / "docs" / "results.md").write_text("\n".join([head, *sections]))
+    """Write all of them."""
+    for file, text in pages().items():
+        file.write_text(text)
+
+
+def pages() -> dict[Path, str]:
+    """Return the text of each file that follows from what is recorded."""
     readme = ROOT / "README.md"
     before, rest = readme.read_text().split(BEGIN)
-    readme.write_text(before + BEGIN + "\n" + readme_table() + END + rest.split(END)[1])
+    found = {
+        ROOT / "docs" / "results.md": results_page(),
+        readme: before + BEGIN + "\n" + readme_tables() + END + rest.split(END)[1],
+    }
+    page = scaling_page()
+    return found if page is None else {**found, ROOT / "docs" / "scaling.md": page}
 
 
-def section(name: str) -> str:
-    """Return one benchmark's section of docs/results.md."""
-    values = recorded(name)
-    return SECTIONS[name](values) + made_on(values)
+def results_page() -> str:
+    """Return docs/results.md."""
+    kinds = {
+        "demo": demo,
+        **{f"{data}_{minutes}min": budget for data in ("cifar10", "cifar100") for minutes in (1, 10, 20)},
+        "cifar10_cpu": cifar10,
+        "few_labels": few_labels,
+        "views": speed_tables.views,
+        "step-cpu": speed_tables.step,
+        "step-cuda": speed_tables.step,
+        "evaluation": speed_tables.evaluation,
+        "epoch-cpu": speed_tables.epoch,
+        "epoch-cuda": speed_tables.epoch,
+        "start_up": speed_tables.start_up,
+    }
+    read = {name: recorded(name) for name in kinds if is_recorded(name)}
+    sections = [kinds[name](values) + made_on(values) for name, values in read.items()]
+    head = "# Results\n\nWritten by `python benchmarks/report.py` from `benchmarks/results/`; do not edit.\n"
+    return "\n".join([head, *sections])
 
 
-def made_on(values: dict[str, Any]) -> str:
-    """Return what the numbers were made with and on."""
-    versions = values["versions"]
-    machine = ", ".join(values["gpus"]) or f"{values['cores']} cores of {values['processor']}"
-    return (
-        f"\n`{values['command']}`, {values['date'][:10]}, {machine}, "
-        f"torch {versions['torch']}, torchvision {versions['torchvision']}, byol {versions['byol']}.\n"
-    )
+def readme_tables() -> str:
+    """Return the README's tables: what is learned, and how fast."""
+    return "\n".join(text for text in (readme_table(), readme_speeds()) if text)
 
 
 def demo(values: dict[str, Any]) -> str:
@@ -110,42 +134,21 @@ def _grid(grid: dict[str, str]) -> str:
     return f"rates {grid['finetune_rates']} (per 256 images), {grid['finetune_epochs']} epochs"
 
 
-def views(values: dict[str, Any]) -> str:
-    """Return the table of views per second."""
-    title = "## Views per second on one core\n\n"
-    cases = {
-        "small": "32 x 32 bytes to 32 x 32 views, preset `small`",
-        "imagenet": "500 x 375 JPEG files to 224 x 224 views, preset `imagenet`, decoding included",
-    }
-    whose = ("byol", "lightly", "torchvision")
-    rows = [
-        [
-            text,
-            *(f"{values[case]['views_per_second'][who]:,.0f}" for who in whose),
-            f"{values[case]['byol_over']['lightly']:.1f}",
-            f"{values[case]['byol_over']['torchvision']:.1f}",
-        ]
-        for case, text in cases.items()
-    ]
-    heads = ["", "byol", "lightly", "torchvision v2", "byol / lightly", "byol / torchvision"]
-    return title + table(heads, rows)
-
-
 def readme_table() -> str:
     """Return the headline numbers, one line each."""
     rows = []
-    if (RESULTS / "demo.json").is_file():
+    if is_recorded("demo"):
         cells = {(r["protocol"], r["labels"], r["features"]): r for r in recorded("demo")["rows"]}
         key = ("logistic", 1)
         rows.append(
             ["digits, 1 label per class, logistic", *(percent(cells[(*key, name)]) for name in FEATURES)]
         )
         rows.append(["digits, kNN", *(percent(cells[("knn", "all", name)]) for name in FEATURES)])
-    if (RESULTS / "cifar10_cpu.json").is_file():
+    if is_recorded("cifar10_cpu"):
         found = {(row["protocol"], row["features"]): row["value"] for row in recorded("cifar10_cpu")["rows"]}
         name = "CIFAR-10, a quarter of an hour on 2 cores, kNN"
         rows.append([name, *(f"{100 * found['knn', name]:.1f}" for name in FEATURES)])
-    if (RESULTS / "few_labels.json").is_file():
+    if is_recorded("few_labels"):
         cells = {(r["protocol"], r["features"], r["labels"]): r for r in recorded("few_labels")["rows"]}
         keys = [("finetune", "byol"), ("finetune", "random-init"), ("logistic", "pixels")]
         values = [percent(cells[(*key, "1%")]) for key in keys]
@@ -158,21 +161,6 @@ def percent(row: dict[str, Any]) -> str:
     spread = f" +- {100 * row['std']:.1f}" if row["std"] else ""
     return f"{100 * row['mean']:.1f}{spread}"
 
-
-def table(heads: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
-
-
-SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "demo": demo,
-    **{f"{data}_{minutes}min": budget for data in ("cifar10", "cifar100") for minutes in (1, 10, 20)},
-    "cifar10_cpu": cifar10,
-    "few_labels": few_labels,
-    "views": views,
-}
-"""In the order of the page, by the names of their files."""
 
 if __name__ == "__main__":
     main()

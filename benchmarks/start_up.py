@@ -2,8 +2,8 @@
 
     python benchmarks/start_up.py [--quick] [--out benchmarks/results/start_up.json]
 
-`byol --help`, `--version` and `import byol`, lightly's `lightly-ssl-train --help` and the imports of lightly
-and byol-pytorch, one after the other in every round; and the time to the first optimizer step of
+`byol --help`, `--version` and `import byol`, lightly's `lightly-ssl-train --help` and what each library's
+BYOL needs to be imported, one after the other in every round; and the time to the first optimizer step of
 `byol pretrain --recipe digits`, which nothing of theirs corresponds to. The floors: an interpreter that does
 nothing, and one that imports torch. The files are in the system's cache: a first start after boot is slower.
 """
@@ -23,6 +23,7 @@ from typing import Any
 from recorded import record
 from turns import PEERS, environment_of, peer_versions, peers_installed
 
+_LIGHTLY = "from lightly.transforms import BYOLTransform"
 BYOL = [sys.executable, "-m", "byol"]
 OURS = {
     "python -c pass": [sys.executable, "-c", "pass"],
@@ -30,11 +31,12 @@ OURS = {
     "byol --version": [*BYOL, "--version"],
     "byol --help": [*BYOL, "--help"],
     "import torch": [sys.executable, "-c", "import torch"],
+    "from byol import BYOL": [sys.executable, "-c", "from byol import BYOL"],
 }
 THEIRS = {
-    "import lightly": [str(PEERS), "-c", "import lightly"],
+    _LIGHTLY: [str(PEERS), "-c", _LIGHTLY],
     "lightly-ssl-train --help": [str(PEERS.with_name("lightly-ssl-train")), "--help"],
-    "import byol_pytorch": [str(PEERS), "-c", "import byol_pytorch"],
+    "from byol_pytorch import BYOL": [str(PEERS), "-c", "from byol_pytorch import BYOL"],
 }
 FIRST_STEP = "byol pretrain --recipe digits, first step"
 GOAL = {"byol --help": 0.5}

@@ -1,0 +1,100 @@
+"""Every speed benchmark runs, on less of everything, and records what the tables are made of."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+Run = Callable[[ModuleType], dict[str, Any]]
+
+
+@pytest.fixture
+def run(small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """Return a function that runs a script quickly and reads its result."""
+
+    def recorded(module: ModuleType) -> dict[str, Any]:
+        file = tmp_path / "result.json"
+        monkeypatch.setattr(sys, "argv", ["benchmark", "--quick", "--out", str(file)])
+        module.main()
+        values: dict[str, Any] = json.loads(file.read_text())
+        return values
+
+    return recorded
+
+
+@pytest.mark.slow
+def test_views(script: Callable[[str], ModuleType], run: Run) -> None:
+    module = script("views")
+    module.BATCH = {"small": 16, "imagenet": 2}
+    values = run(module)
+    for preset in module.BATCH:
+        assert set(values[preset]["views_per_second"]) == {"byol", "torchvision"}
+        assert values[preset]["byol_over"]["torchvision"] > 0
+    assert "torchvision v2" in script("speed_tables").views(values)
+
+
+@pytest.mark.slow
+def test_step(script: Callable[[str], ModuleType], run: Run) -> None:
+    module = script("step")
+    module.CASES = {"resnet8_16-32": (8, 32, "fp32")}
+    values = run(module)
+    assert "| byol |" in script("speed_tables").step(values)
+
+
+@pytest.mark.slow
+def test_evaluation(script: Callable[[str], ModuleType], run: Run) -> None:
+    module = script("evaluation")
+    module.QUICK = (500, 50)
+    values = run(module)
+    assert values["knn"]["predictions_that_differ"]["scikit-learn"] <= 1
+    assert "logistic regression" in script("speed_tables").evaluation(values)
+
+
+@pytest.mark.slow
+def test_epoch(script: Callable[[str], ModuleType], run: Run) -> None:
+    module = script("epoch")
+    module.CIFAR10 = Path("nothing")
+    module.CASES = {
+        "cifar10": module.Case("resnet8_16", 32, "small", 8 * 32, 16, 64, "fp32"),
+        "jpeg": module.Case("resnet8_16", 64, "imagenet", 8 * 8, 4, 64, "fp32"),
+    }
+    values = run(module)
+    for case in values["cases"].values():
+        assert 0 < case["images_per_second"]["byol"] < case["at_most"]
+        assert 0 <= case["waiting_for_data"]["byol"] < 1
+    assert values["cases"]["cifar10"]["data"] == "made-up 32x32 images"
+    assert "waiting for data" in script("speed_tables").epoch(values)
+
+
+@pytest.mark.slow
+def test_start_up(script: Callable[[str], ModuleType], run: Run) -> None:
+    values = run(script("start_up"))
+    seconds = values["seconds"]
+    assert 0 < seconds["byol --help"] < seconds["byol pretrain --recipe digits, first step"]
+    assert "`byol --help`" in script("speed_tables").start_up(values)
+
+
+@pytest.mark.slow
+def test_scaling(script: Callable[[str], ModuleType], run: Run) -> None:
+    module = script("scaling")
+    module.FITTED = [("resnet8_16", 32, 4), ("resnet8_16", 32, 16), ("resnet8_16", 64, 4)]
+    module.CHECKED = [("resnet8_16", 48, 8)]
+    few, more = ("resnet8_16", 64, 16), ("resnet8_16", 64, 48)
+    module.MEMORY = {"fitted": [few, more], "checked": [more], "predicted": [few, more]}
+    module.IMAGES, module.LARGE = (1000,), ("resnet8_16", 32)
+    values = run(module)
+    assert [row["fitted"] for row in values["steps"]] == [True, True, True, False]
+    assert values["memory"]["checked"][0]["bytes"] > 0
+    assert "## Where it ends" in script("scaling_page").page_of(values)
+
+
+@pytest.mark.slow
+def test_a_work_is_a_process_that_answers_line_by_line(script: Callable[[str], ModuleType]) -> None:
+    turns = script("turns")
+    arguments = ["--library", "byol", "--backbone", "resnet8_16", "--size", "16", "--batch", "4"]
+    answers = turns.in_turns({"byol": turns.Work("step.py", *arguments)}, rounds=2, warm_up=1)
+    assert [set(answer) for answer in answers["byol"]] == [{"seconds"}] * 2
