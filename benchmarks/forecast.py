@@ -24,6 +24,10 @@ ASSUMED: dict[str, Any] = {
 all-reduce and seconds a collective call inside a machine and between machines, and what a machine has."""
 
 
+OVERHEADS = ("launches", "gradients", "batch statistics")
+"""The parts of a step that do not shrink with a GPU's share of the batch."""
+
+
 @dataclass(frozen=True)
 class Goal:
     """Images, and how often each is seen."""
@@ -78,6 +82,17 @@ def step_parts(scaling: dict[str, Any], gpus: int) -> dict[str, float]:
 def pace(scaling: dict[str, Any], gpus: int) -> float:
     """Return images per second."""
     return float(ASSUMED["batch"] / sum(step_parts(scaling, gpus).values()))
+
+
+def first_crowd(scaling: dict[str, Any]) -> int:
+    """Return the smallest power of two of GPUs, each of which makes less than half of what one makes alone.
+
+    At most as many as a batch has pairs of images.
+    """
+    gpus = 1
+    while 2 * gpus < ASSUMED["batch"] and pace(scaling, gpus) / gpus >= pace(scaling, 1) / 2:
+        gpus *= 2
+    return gpus
 
 
 def days(scaling: dict[str, Any], goal: Goal, gpus: int) -> float:

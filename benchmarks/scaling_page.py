@@ -5,8 +5,10 @@ from typing import Any
 from forecast import (
     ASSUMED,
     GOALS,
+    OVERHEADS,
     bookkeeping,
     days,
+    first_crowd,
     largest_micro_batch,
     needs,
     pace,
@@ -171,8 +173,11 @@ def _limits(values: dict[str, Any]) -> str:
     machine = ASSUMED["gpus_per_machine"]
     names = machine * billion["bytes"]
     most = 1e9 * ASSUMED["host_memory"] / names
+    crowd = first_crowd(values)
+    overheads = {name: step_parts(values, crowd)[name] for name in OVERHEADS}
+    heaviest = max(overheads, key=lambda name: overheads[name])
     return (
-        "\n## Where it ends\n\n"
+        "## Where it ends\n\n"
         + table(["", *(f"{gpus} GPU{'s' if gpus > 1 else ''}" for gpus in GPUS)], rows)
         + f"\n- **Decoding.** {max(decoding):.0f} cores a GPU at most, where {ASSUMED['cores_per_gpu']} "
         f"are assumed: {_verdict(max(decoding), ASSUMED['cores_per_gpu'])}\n"
@@ -183,12 +188,12 @@ def _limits(values: dict[str, Any]) -> str:
         f"each process, listed in {million['seconds']:.0f} s. A billion files: {billion['bytes'] / GIB:,.0f} "
         f"GiB in each process, {names / 1e12:.1f} TB on a machine of {machine}, and "
         f"{billion['seconds'] / 3600:.1f} hours to list; {ASSUMED['host_memory'] / 1e12:.0f} TB of memory "
-        f"end at {most / 1e9:.1f} billion files. This is the first thing to change for a billion images.\n"
+        f"end at {most / 1e9:.1f} billion files.\n"
         f"- **GPU memory.** {ASSUMED['memory_per_gpu'] / 1e9:.0f} GB hold a micro-batch of about "
         f"{largest_micro_batch(values):,.0f} images; a batch above that is accumulated.\n"
-        "- **Small shares.** At 256 GPUs each has "
-        f"{ASSUMED['batch'] // 256} images of a batch of {ASSUMED['batch']}: what does not shrink with the "
-        "share (launches, batch statistics, gradients) weighs as the table above says.\n"
+        f"- **Small shares.** With {crowd} GPUs, {ASSUMED['batch'] // crowd} images of a batch of "
+        f"{ASSUMED['batch']} each, a GPU makes less than half of what it makes alone; most of the rest goes "
+        f"into {heaviest}.\n"
     )
 
 
@@ -199,7 +204,7 @@ def _assumptions(values: dict[str, Any]) -> str:
     launch, inside, between = (1e6 * ASSUMED[name] for name in _MICROSECONDS)
     gradients = 4 * values["resnet50-224"]["parameters"] / 1e6
     return (
-        "\n## Assumptions\n\n"
+        "## Assumptions\n\n"
         f"- {ASSUMED['GPU']}: {rates['operations'] / 1e12:.0f} TFLOP/s, {moved / 1e12:.2f} TB/s ({source}); "
         f"{1e3 * rates['fixed']:.1f} ms for the launches of a micro-batch of at most 256 images "
         f"({launch:.0f} microseconds an operator). Nothing overlaps and no operators are fused: compilation "

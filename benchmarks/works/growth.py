@@ -45,6 +45,7 @@ def trained(count: int, steps: int) -> dict[str, float]:
             batch_size=BATCH,
             epochs=f"{steps}st",
             log_every=f"{steps // 3}st",
+            projection_hidden_size=512,
             knn_every="0",
             holdout=0,
             optimizer="sgd",

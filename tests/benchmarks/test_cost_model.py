@@ -61,6 +61,8 @@ def test_more_gpus_take_less_time_but_not_in_proportion(script: Callable[[str], 
     one, eight, many = (forecast.pace(values, gpus) for gpus in (1, 8, 256))
     assert one < eight < 8 * one
     assert eight < many < 32 * eight
+    crowd = forecast.first_crowd(values)
+    assert forecast.pace(values, crowd) / crowd < one / 2 <= 2 * forecast.pace(values, crowd // 2) / crowd
     alone = forecast.step_parts(values, 1)
     assert alone["gradients"] == alone["batch statistics"] == 0
     assert alone["operations"] == pytest.approx(4096 * 6.5e10 / forecast.ASSUMED["operations"])
