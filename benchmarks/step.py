@@ -6,58 +6,71 @@ ResNet-18 on 32 px, fp32, batch 64 where there is no GPU; on a GPU bf16, batch 5
 at batch 256. All take the same two ready-made views through the same network and heads with the same
 optimizer (`works/step.py`). lightly passes the views one by one, as byol does by default; byol-pytorch
 concatenates them, and is compared with byol's `concatenate_views` and with its default. Beside lightly as it
-comes stands lightly in our memory layout (channels last), which its user would have to ask for.
+comes stands lightly in our memory layout (channels last), which its user would have to ask for. On a GPU
+byol is compiled, as it is in `byol pretrain`; there "not compiled" stands beside it, and lightly compiled.
+On a CPU freed memory is kept for the next step, as `byol pretrain` does; "a loop of one's own" is without.
+
+Memory is what a step needs beyond weights, optimizer state and views: activations and gradients.
 """
 
 import argparse
 import os
 import statistics
+from collections.abc import Collection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from floors import DEVICE, convolution_rate, copy_bandwidth, forward_operations, matrix_rate
+from floors import DEVICE, convolution_rate, copy_bandwidth, matrix_rate, step_operations
 from recorded import record
-from turns import Work, in_turns, peers_installed, summary
+from turns import Work, in_turns, peer_versions, peers_installed, summary
 
 from byol.core.named_backbone import build_backbone
 
 _ON_GPU = DEVICE.type == "cuda"
+_COMPILED = ["--compile"] if _ON_GPU and find_spec("triton") else []
 CASES = (
     {"resnet18-32": (512, 32, "bf16"), "resnet50-224": (256, 224, "bf16")}
     if _ON_GPU
     else {"resnet18-32": (64, 32, "fp32")}
 )
+TOGETHER = "byol, both directions at once"
 OURS = {
-    "byol": [],
-    "byol, in a loop of one's own": ["--own-loop"],
-    "byol, both directions at once": ["--directions", "together"],
-    "byol, views concatenated": ["--directions", "concatenated"],
+    "byol": _COMPILED,
+    **({"byol, not compiled": []} if _COMPILED else {}),
+    "byol, in a loop of one's own": ["--own-loop", *_COMPILED],
+    TOGETHER: ["--directions", "together", *_COMPILED],
+    "byol, views concatenated": ["--directions", "concatenated", *_COMPILED],
 }
 THEIRS = {
     "lightly": ["--library", "lightly"],
     "lightly, channels last": ["--library", "lightly", "--channels-last"],
+    **(
+        {"lightly, channels last, compiled": ["--library", "lightly", "--channels-last", *_COMPILED]}
+        if _COMPILED
+        else {}
+    ),
     "byol-pytorch": ["--library", "byol-pytorch"],
 }
 
 
-def works(case: str, *more: str) -> dict[str, Work]:
-    """Return a process for every contestant."""
+def works(case: str, names: Collection[str], *more: str) -> dict[str, Work]:
+    """Return a process for each of these contestants."""
     batch, size, precision = CASES[case]
-    backbone = case.split("-")[0]
-    same = ["--backbone", backbone, "--size", str(size), "--batch", str(batch), "--precision", precision]
-    same += more
-    compiled = ["--compile"] if _ON_GPU and find_spec("triton") else []
-    found = {name: Work("step.py", "--library", "byol", *own, *compiled, *same) for name, own in OURS.items()}
+    same = ["--backbone", case.split("-")[0], "--size", str(size), "--precision", precision]
+    same += ["--batch", str(batch), *more]
+    ours = {name: ["--library", "byol", *own] for name, own in OURS.items() if name in names}
+    found = {name: Work("step.py", *own, *same) for name, own in ours.items()}
     if peers_installed():
-        found |= {name: Work("step.py", *own, *same, peers=True) for name, own in THEIRS.items()}
+        theirs = {name: own for name, own in THEIRS.items() if name in names}
+        found |= {name: Work("step.py", *own, *same, peers=True) for name, own in theirs.items()}
     return found
 
 
 def times(case: str, rounds: int) -> dict[str, Any]:
     """Return the seconds of a step, and the shares of the others' that ours takes."""
-    answers = in_turns(works(case), rounds)
+    answers = in_turns(works(case, OURS | THEIRS), rounds)
     taken = {name: [answer["seconds"] for answer in found] for name, found in answers.items()}
     values = summary(taken)
     concatenated = taken["byol, views concatenated"]
@@ -68,22 +81,34 @@ def times(case: str, rounds: int) -> dict[str, Any]:
 
 
 def memories(case: str) -> dict[str, Any]:
-    """Return the most bytes that a step needs beyond weights, gradients and the optimizer's state."""
-    answers = in_turns(works(case, "--memory"), rounds=1)
-    needed = {name: found[0]["bytes"] for name, found in answers.items()}
-    share = needed["byol"] / needed["byol, both directions at once"]
-    return {"bytes_of_the_step": needed, "byol_over_both_directions": round(share, 3)}
+    """Return the most bytes that a step needs, and ours over what both directions at once need.
+
+    Where activations are few beside gradients, which both need, the share is larger: so once more at four
+    times the batch.
+    """
+    needed = step_bytes(case, OURS | THEIRS)
+    larger = step_bytes(case, ("byol", TOGETHER), "--batch", str(4 * CASES[case][0]))
+    return {
+        "bytes_of_the_step": needed,
+        "byol_over_both_directions": round(needed["byol"] / needed[TOGETHER], 3),
+        "at_four_times_the_batch": {
+            "bytes_of_the_step": larger,
+            "byol_over_both_directions": round(larger["byol"] / larger[TOGETHER], 3),
+        },
+    }
+
+
+def step_bytes(case: str, names: Collection[str], *more: str) -> dict[str, int]:
+    """Return the most bytes of a step of each of these contestants."""
+    answers = in_turns(works(case, names, "--memory", *more), rounds=1, warm_up=1)
+    return {name: found[0]["bytes"] for name, found in answers.items()}
 
 
 def floor(case: str, rates: dict[str, float]) -> dict[str, float]:
-    """Return the seconds that the operations of a step take at the best measured rate.
-
-    Eight forward passes' worth an image: two online and their backward passes of twice as much each,
-    two of the target. The first convolution needs no gradient of its input: that much is too many.
-    """
+    """Return the seconds that the operations of a step take at the best measured rate."""
     batch, size, _ = CASES[case]
     backbone, _ = build_backbone(case.split("-")[0], size, 3)
-    operations = 8 * batch * forward_operations(backbone, size)
+    operations = batch * step_operations(backbone.net, size, hidden=4096)
     return {
         "operations": operations,
         "seconds_at_best_rate": operations / max(rates["matrix"], rates["convolution"]),
@@ -95,7 +120,11 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer rounds: a look, not a result")
     parser.add_argument("--out", type=Path, help="JSON file; default: benchmarks/results/step-DEVICE.json")
     options = parser.parse_args()
-    result: dict[str, Any] = {"load_before": round(os.getloadavg()[0], 1), "cases": {}}
+    result: dict[str, Any] = {
+        "peers": peer_versions(),
+        "load_before": round(os.getloadavg()[0], 1),
+        "cases": {},
+    }
     for case, (batch, size, precision) in CASES.items():
         type_ = torch.bfloat16 if precision == "bf16" else torch.float32
         rates = {
@@ -103,7 +132,7 @@ def main() -> None:
             "convolution": convolution_rate(type_),
             "bytes": copy_bandwidth(),
         }
-        values = times(case, 3 if options.quick else 15) | floor(case, rates)
+        values = times(case, 3 if options.quick else 9) | floor(case, rates)
         values |= {"batch": batch, "size": size, "precision": precision, "rates": rates}
         values["share_of_floor"] = round(values["seconds_at_best_rate"] / values["seconds"]["byol"], 3)
         values["memory"] = memories(case)

@@ -1,6 +1,7 @@
 """lightly's parts, put together as its BYOL example puts them."""
 
 import copy
+from collections.abc import Callable
 
 import torch
 from lightly.loss import NegativeCosineSimilarity
@@ -47,7 +48,12 @@ class LightlyBYOL(nn.Module):
         return projection.detach()
 
 
-def train_step(learner: LightlyBYOL, optimizer: torch.optim.Optimizer, first: Tensor, second: Tensor) -> None:
+def train_step(
+    learner: Callable[[Tensor, Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    first: Tensor,
+    second: Tensor,
+) -> None:
     """Make one step, in the example's order."""
     learner(first, second).backward()
     optimizer.step()

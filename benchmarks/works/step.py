@@ -7,6 +7,7 @@ passes. The rest is each library's own, and as its documentation shows it.
 import argparse
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 import torch
 from networks import DEVICE, network, precise
@@ -14,6 +15,7 @@ from torch import Tensor
 from turn import memory, seconds, take_turns, use_threads
 
 Step = Callable[[], None]
+Made = tuple[Step, torch.optim.SGD]
 
 
 def optimizer(parameters: object) -> torch.optim.SGD:
@@ -30,7 +32,7 @@ def surroundings(options: argparse.Namespace) -> AbstractContextManager[None]:
     return memory_kept()
 
 
-def byol_step(options: argparse.Namespace, views: tuple[Tensor, Tensor]) -> Step:
+def byol_step(options: argparse.Namespace, views: tuple[Tensor, Tensor]) -> Made:
     """Ours: `--directions together` holds both for backward, `concatenated` makes one pass of both views."""
     import byol
 
@@ -55,10 +57,10 @@ def byol_step(options: argparse.Namespace, views: tuple[Tensor, Tensor]) -> Step
         stepper.step()
         learner.update_moving_average()
 
-    return step
+    return step, stepper
 
 
-def lightly_step(options: argparse.Namespace, views: tuple[Tensor, Tensor]) -> Step:
+def lightly_step(options: argparse.Namespace, views: tuple[Tensor, Tensor]) -> Made:
     """Return lightly's parts, put together as its BYOL example puts them."""
     from lightly_byol import LightlyBYOL, train_step
 
@@ -66,11 +68,12 @@ def lightly_step(options: argparse.Namespace, views: tuple[Tensor, Tensor]) -> S
     if options.channels_last:
         learner.to(memory_format=torch.channels_last)
         views = tuple(view.contiguous(memory_format=torch.channels_last) for view in views)  # type: ignore
+    compare = torch.compile(learner) if options.compile else learner
     stepper = optimizer(learner.trained())
-    return lambda: train_step(learner, stepper, *views)
+    return lambda: train_step(compare, stepper, *views), stepper
 
 
-def byol_pytorch_step(options: argparse.Namespace, views: tuple[Tensor, Tensor]) -> Step:
+def byol_pytorch_step(options: argparse.Namespace, views: tuple[Tensor, Tensor]) -> Made:
     """Return byol-pytorch's learner, which concatenates the views, without its own augmentations."""
     from byol_pytorch import BYOL
 
@@ -94,7 +97,7 @@ def byol_pytorch_step(options: argparse.Namespace, views: tuple[Tensor, Tensor])
         stepper.step()
         learner.update_moving_average()
 
-    return step
+    return step, stepper
 
 
 STEPS = {"byol": byol_step, "lightly": lightly_step, "byol-pytorch": byol_pytorch_step}
@@ -116,9 +119,10 @@ def main() -> None:
     use_threads(None)
     torch.manual_seed(0)
     views = torch.randn(2, options.batch, 3, options.size, options.size).to(DEVICE).unbind()
-    step = STEPS[options.library](options, views)
+    step, stepper = STEPS[options.library](options, views)
     with surroundings(options):
-        take_turns(step, memory if options.memory else seconds)
+        # Without gradients at first, wherever in its step a library sets them to zero.
+        take_turns(step, partial(memory, before=stepper.zero_grad) if options.memory else seconds)
 
 
 if __name__ == "__main__":

@@ -233,6 +233,9 @@ class BYOL(nn.Module):
         to zero before the call, not between the two. Learners whose directions are not apart (SimSiam,
         concatenated views, gathered projections) do what `compare` does.
 
+        In several processes call it inside the forward of what DistributedDataParallel wraps, which exchanges
+        no gradients otherwise.
+
         Args:
             view1: normalised, [B,C,S,S]; `view2` too.
             share: what the loss is multiplied by before `backward`: 1/n where n batches make a step.

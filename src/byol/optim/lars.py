@@ -22,7 +22,8 @@ class LARS(Optimizer):
     `byol.optim.groups.parameter_groups` makes a group of biases and norms with neither.
 
     Args:
-        params: parameters or groups; a group may set `adapt`, `weight_decay`, `momentum`, `lr`.
+        params: parameters or groups, each group on one device; a group may set `adapt`, `weight_decay`,
+            `momentum`, `lr`.
         lr: learning rate, at least 0.
         momentum: 0 to 1.
         weight_decay: at least 0.

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 
 import torch
 
-# Of glibc's malloc.h, with mallopt's own defaults.
-_TRIM_THRESHOLD, _MMAP_MAX = -1, -4
-_DEFAULT_TRIM_THRESHOLD, _DEFAULT_MMAP_MAX = 128 * 1024, 65536
+# Of glibc's malloc.h.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+# What glibc would work its way up to where large blocks come and go. Once it was told a number it no longer
+# does, and its first ones would make every large block a new one for the rest of the program.
+_LARGEST_TRIM_THRESHOLD, _LARGEST_MMAP_THRESHOLD, _DEFAULT_MMAP_MAX = 64 * 2**20, 32 * 2**20, 65536
 
 
 @contextmanager
@@ -29,7 +31,8 @@ def memory_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        libc.mallopt(_TRIM_THRESHOLD, _DEFAULT_TRIM_THRESHOLD)
+        libc.mallopt(_TRIM_THRESHOLD, _LARGEST_TRIM_THRESHOLD)
+        libc.mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
         libc.mallopt(_MMAP_MAX, _DEFAULT_MMAP_MAX)
         libc.malloc_trim(0)
 
