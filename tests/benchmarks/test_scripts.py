@@ -37,6 +37,14 @@ def test_views(script: Callable[[str], ModuleType], run: Run) -> None:
     assert "torchvision v2" in script("speed_tables").views(values)
 
 
+def test_views_on_device(script: Callable[[str], ModuleType], run: Run) -> None:
+    module = script("views_on_device")
+    module.CASES = {"small": (32, 32, 8), "imagenet": (40, 32, 4)}
+    values = run(module)
+    for case in values["cases"].values():
+        assert 0 < case["views_per_second"]["not compiled"] < case["at_copy_speed"]
+
+
 @pytest.mark.slow
 def test_step(script: Callable[[str], ModuleType], run: Run) -> None:
     module = script("step")
