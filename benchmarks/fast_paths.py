@@ -18,12 +18,7 @@ from typing import Any
 
 from recorded import record
 
-PATHS = {
-    "plain": {},
-    "compiled": {"compile": "on"},
-    "bf16": {"precision": "bf16"},
-    "compiled, bf16": {"compile": "on", "precision": "bf16"},
-}
+PATHS = {"plain": {}, "fast": {"compile": "on", "precision": "bf16"}}
 PROTOCOLS = ("knn", "logistic")
 _PROGRAM = """
 import json, sys, torch, byol
