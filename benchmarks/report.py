@@ -49,6 +49,7 @@ def results_page() -> str:
         "epoch-cpu": speed_tables.epoch,
         "epoch-cuda": speed_tables.epoch,
         "start_up": speed_tables.start_up,
+        "fast_paths": speed_tables.fast_paths,
     }
     read = {name: recorded(name) for name in kinds if is_recorded(name)}
     sections = [kinds[name](values) + made_on(values) for name, values in read.items()]

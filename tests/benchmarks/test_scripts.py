@@ -45,6 +45,12 @@ def test_views_on_device(script: Callable[[str], ModuleType], run: Run) -> None:
         assert 0 < case["views_per_second"]["not compiled"] < case["at_copy_speed"]
 
 
+def test_the_table_of_fast_paths(script: Callable[[str], ModuleType]) -> None:
+    runs = [{"knn": 0.9, "logistic": 1.0}, {"knn": 0.92, "logistic": 1.0}]
+    page = script("speed_tables").fast_paths({"seeds": [0, 1], "runs": {"plain": runs}})
+    assert "| plain | 91.0 +- 1.4 | 100.0 +- 0.0 |" in page
+
+
 @pytest.mark.slow
 def test_step(script: Callable[[str], ModuleType], run: Run) -> None:
     module = script("step")
