@@ -1,6 +1,7 @@
 """Fine-tuned networks that are kept: they give what was reported, and what does not suit them is refused."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from sklearn.metrics import confusion_matrix
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -174,8 +176,42 @@ def test_other_images_are_all_scored_and_own_ones_only_where_they_were_held_out(
     changed = images[:300].clone()
     changed[:] = changed.flip(0)
     for other, count in ((Labelled(changed, labels[:300]), 300), (Labelled(images[300:], labels[300:]), 200)):
-        (first, *_) = evaluate(folder, data=other, **settings)
+        with pytest.warns(UserWarning, match="learned from Labelled, and these are not exactly the images"):
+            (first, *_) = evaluate(folder, data=other, **settings)
         assert first.split == "all" and first.predictions is not None and len(first.predictions) == count
+
+
+def test_a_folder_that_has_changed_is_not_scored_on_what_was_learned(
+    make_run: MakeRun, make_net: MakeNet, digits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, labels = tensors(digits)
+    folder = tmp_path / "pictures"
+    for number, (image, label) in enumerate(zip(images[:101], labels, strict=False)):
+        file = folder / str(int(label)) / f"{number:03}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0].numpy()).save(file)
+    file.rename(tmp_path / "added.png")
+    run = make_run(holdout=0.2)
+    monkeypatch.chdir(folder)
+    fitted = evaluate(run.path, net=make_net(), data="folder:.", **TUNING)
+    network = run.networks / "byol-all"
+    settings: dict[str, Any] = {"net": make_net(), "device": "cpu"}
+    again = evaluate(network, data=f"folder:{folder}", **settings)
+    assert [(r.value, r.split) for r in again] == [(r.value, "holdout") for r in fitted]
+    shutil.copy(tmp_path / "added.png", file)
+    monkeypatch.chdir(tmp_path)
+    for name in (f"folder:{folder}", "folder:pictures", "pictures"):
+        with pytest.raises(UserError, match="put the images to score under test/") as caught:
+            evaluate(network, data=name, **settings)
+        assert "\n" not in str(caught.value)
+    shutil.copytree(folder, tmp_path / "others")
+    assert evaluate(network, data="others", **settings)[0].split == "all"
+    (tmp_path / "divided").mkdir()
+    for part in ("train", "test"):
+        shutil.copytree(tmp_path / "others", tmp_path / "divided" / part)
+    folder.rename(tmp_path / "before")
+    (tmp_path / "divided").rename(folder)
+    assert evaluate(network, data="pictures", **settings)[0].split == "test"
 
 
 def test_the_last_of_numbered_classes_may_be_missing(

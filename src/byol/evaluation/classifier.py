@@ -32,6 +32,7 @@ class Lesson:
     classes: tuple[str, ...]
     """Names in the order of the logits."""
     data: str
+    """Its name; of a folder the absolute path."""
     labels: str | int
     """"all", a number per class, or a share such as "1%"."""
     draw: int | None

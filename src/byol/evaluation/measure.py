@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from byol.augment.evaluation import Preprocess
 from byol.core.backbone import Backbone
+from byol.data.source import resolved_spec
 from byol.errors import UserError
 from byol.evaluation.augmented import augmented_training
 from byol.evaluation.classifier import Classifier, Lesson, network_name, save_classifier
@@ -142,7 +143,7 @@ def _save(networks: Path, bench: _Bench, network: Classifier, result: Result) ->
     task = bench.task
     lesson = Lesson(
         classes=task.class_names,
-        data=task.data,
+        data=resolved_spec(task.data),
         labels=result.labels,
         draw=result.draw,
         train_images=len(task.train),

@@ -1,6 +1,7 @@
 """A network that was saved with its classifier, on labelled images: scored as it is, nothing is trained."""
 
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import partial
@@ -8,7 +9,7 @@ from functools import partial
 from byol.augment.evaluation import Preprocess
 from byol.config import EvaluateConfig
 from byol.data.images import in_memory
-from byol.data.source import Source
+from byol.data.source import Source, resolved_spec
 from byol.errors import UserError, listed
 from byol.evaluation.classifier import Classifier, Lesson
 from byol.evaluation.features import extract, image_digest
@@ -43,7 +44,7 @@ class Examination:
     data: str
     images: ImageSet
     split: str
-    """test, holdout, or all: a set without a test split, of which the classifier knows nothing."""
+    """test, holdout, or all: a set without a test split that is not what the classifier learned from."""
 
 
 def examination(classifier: Classifier, source: Source) -> Examination:
@@ -64,6 +65,8 @@ def examination(classifier: Classifier, source: Source) -> Examination:
         images, split = (source.train, "all") if held is None else (held, "holdout")
     if images.labels is None:
         raise UserError(f"{source.name} has no labels: there is nothing to score a classifier against")
+    if split == "all":
+        _check_others(source.name, lesson)
     _check_classes(classifier.classes, images, source.name)
     return Examination(source.name, in_memory(images), split)
 
@@ -105,6 +108,23 @@ def _held_out(source: Source, lesson: Lesson, preprocess: Preprocess) -> ImageSe
         return None
     held = divide(source, lesson.scored_images / count).scored
     return held if image_digest(held, preprocess) == lesson.scored_digest else None
+
+
+def _check_others(data: str, lesson: Lesson) -> None:
+    """Raise UserError where all images of a source would be scored, though the classifier learned from it.
+
+    A Dataset's name is that of its class alone: of one with the same name there is a warning.
+    """
+    if resolved_spec(data) != resolved_spec(lesson.data):
+        return
+    what = f"the network learned from {data}, and these are not exactly the images that it learned from"
+    if ":" not in data:
+        warnings.warn(f"{what}: all are scored, also those that it may have seen", stacklevel=2)
+        return
+    raise UserError(
+        f"{what}: which of them it has seen is not known (put the images to score under test/, "
+        "restore the images as they were, or name others with --data)"
+    )
 
 
 def _check_classes(known: tuple[str, ...], images: ImageSet, data: str) -> None:
