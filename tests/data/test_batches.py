@@ -99,9 +99,11 @@ def test_cut_equals_torchvision() -> None:
 
 
 @pytest.mark.slow
-def test_a_program_that_leaves_a_loader_in_the_middle_ends() -> None:
+@pytest.mark.parametrize("kind", ["main", "fork", "spawn"])
+def test_a_process_that_leaves_a_loader_in_the_middle_ends(kind: str, tmp_path: Path) -> None:
     """At its exit Python asks the workers to end by SIGTERM, and waits for them: the second time they do."""
     program = """
+import multiprocessing, sys
 import torch
 from byol.augment.presets import PRESETS
 from byol.data.batches import BatchPlan, streamed_batches
@@ -111,8 +113,25 @@ class Images:
     def __len__(self): return 64
     def __getitem__(self, index): return torch.zeros(3, 40, 40, dtype=torch.uint8)
 
-batches = iter(streamed_batches(Images(), BatchPlan(64, 2), PRESETS["small"], 16, 0, 30, num_workers=1))
-print(next(batches).position)
+left = []
+
+def leave():
+    loader = streamed_batches(Images(), BatchPlan(64, 2), PRESETS["small"], 16, 0, 30, num_workers=1)
+    left.append(iter(loader))
+    print(next(left[-1]).position, flush=True)
+
+if __name__ == "__main__":
+    leave()
+    if sys.argv[1] != "main":
+        process = multiprocessing.get_context(sys.argv[1]).Process(target=leave)
+        process.start()
+        process.join(30)
+        if process.exitcode is None:
+            process.kill()
+        print(process.exitcode)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=40)
-    assert done.returncode == 0 and done.stdout == "0\n", done.stderr
+    (tmp_path / "program.py").write_text(program)
+    command = [sys.executable, str(tmp_path / "program.py"), kind]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    expected = "0\n" if kind == "main" else "0\n0\n0\n"
+    assert done.returncode == 0 and done.stdout == expected, done.stderr

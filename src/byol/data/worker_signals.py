@@ -1,23 +1,22 @@
 """What a loader's workers do about stop signals."""
 
-import atexit
 import ctypes
 import multiprocessing
-import multiprocessing.util  # whose own exit handler must be registered before ours, to run after it
 import os
 import signal
 from functools import lru_cache, partial
+from multiprocessing.util import Finalize
 from types import FrameType
 from typing import Any
 
 
 def ignore_stop_signals() -> "partial[None]":
-    """Return a loader's `worker_init_fn`: its workers leave stop signals to the main process.
+    """Return a loader's `worker_init_fn`: its workers leave stop signals to the process that loads.
 
-    They often go to all processes of a job, and the last step needs its batch. Only where the main process
+    They often go to all processes of a job, and the last step needs its batch. Only where that process
     is at its end already, a SIGTERM ends a worker: there Python sends one, and waits for the worker.
     """
-    return partial(_ignore, _leaving())
+    return partial(_ignore, _leaving(os.getpid()))
 
 
 def _ignore(leaving: Any, worker: int) -> None:
@@ -32,8 +31,12 @@ def _ignore(leaving: Any, worker: int) -> None:
 
 
 @lru_cache(maxsize=1)
-def _leaving() -> Any:
-    """Return a flag that the workers share: the main process runs its exit handlers."""
+def _leaving(process: int) -> Any:
+    """Return a flag that a process shares with its workers: it is at its end.
+
+    A forked process has inherited its parent's flag, and needs its own. Exit handlers (`atexit`) do not run
+    in one that multiprocessing started; finalizers do, before Python ends the workers.
+    """
     flag = multiprocessing.RawValue(ctypes.c_bool, False)
-    atexit.register(setattr, flag, "value", True)
+    Finalize(None, setattr, (flag, "value", True), exitpriority=100)
     return flag
