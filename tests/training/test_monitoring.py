@@ -19,7 +19,7 @@ from byol.training.callbacks import Monitor
 from byol.training.clock import Clock
 from byol.training.preparation import Lengths
 from byol.training.progress import Progress
-from byol.training.watch import Watch
+from byol.training.watch import Watch, has_collapsed
 from byol.types import StepOutput
 
 
@@ -119,6 +119,25 @@ def test_a_resumed_run_remembers_its_spreads(tmp_path: Path) -> None:
     """One record alone does not tell where the spread is going."""
     monitored(RECOVERING[:2], tmp_path / "run")
     assert "warning" not in monitored(RECOVERING[2:], tmp_path / "run", 52, first_step=60)
+
+
+def test_without_batch_statistics_few_records_do_not_sound_the_alarm() -> None:
+    """They do not tell whether the spread rises; with batch statistics one low spread is a collapse."""
+    assert not has_collapsed({120: 0.15}, "group") and has_collapsed({120: 0.15}, "batch")
+    assert not has_collapsed({20: 0.15, 60: 0.15, 120: 0.15}, "group"), "two in the second half"
+    assert has_collapsed({60: 0.15, 80: 0.15, 120: 0.15}, "group")
+
+
+def test_a_rise_counts_in_the_second_half_of_the_steps_only() -> None:
+    """The spread has fallen to 0.05 and risen to 0.15, where it stays: that of a collapsed learner."""
+    spreads = dict(zip(range(20, 420, 20), (0.3, 0.05, 0.08, 0.11, *[0.15] * 16), strict=True))
+    sounds = [step for step in spreads if has_collapsed(until(spreads, step), "group")]
+    # At 180 the second half begins at 90, behind the rise.
+    assert sounds == list(range(180, 420, 20))
+
+
+def until(spreads: dict[int, float], last: int) -> dict[int, float]:
+    return {step: spread for step, spread in spreads.items() if step <= last}
 
 
 def test_unlabelled_data_are_watched_by_spread_and_rank_only(tiny: dict[str, Any], tmp_path: Path) -> None:

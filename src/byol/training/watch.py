@@ -15,6 +15,8 @@ from byol.types import StepOutput
 # ones dip to 0.03 to 0.15 early, and recover; those without a predictor stay at 0.12 to 0.21.
 _COLLAPSED_STD: dict[Normalization, float] = {"batch": 0.3, "group": 0.2}
 _RECOVERY = 1.25
+_RECORDS = 3
+"""Fewer do not tell where the spread is going."""
 _RANK_ROWS = 512
 
 
@@ -69,7 +71,7 @@ def has_collapsed(spreads: dict[int, float], normalization: Normalization) -> bo
     """Say whether the latest spread of projections is that of a collapsed learner.
 
     Without batch statistics a low spread that rises is no collapse: one that has risen by a quarter over
-    the second half of all steps so far.
+    the second half of all steps so far. Before three records lie in that half, none is.
 
     Args:
         spreads: over the healthy 1/sqrt(d), by step, in order.
@@ -78,8 +80,10 @@ def has_collapsed(spreads: dict[int, float], normalization: Normalization) -> bo
     step, latest = next(reversed(spreads.items()))
     if latest >= _COLLAPSED_STD[normalization]:
         return False
-    lowest = min(spread for earlier, spread in spreads.items() if 2 * earlier >= step)
-    return normalization == "batch" or latest < _RECOVERY * lowest
+    if normalization == "batch":
+        return True
+    recent = [spread for earlier, spread in spreads.items() if 2 * earlier >= step]
+    return len(recent) >= _RECORDS and latest < _RECOVERY * min(recent)
 
 
 def collapse_message(std: float, tau: float | None) -> str:
