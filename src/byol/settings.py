@@ -208,7 +208,8 @@ def _told(
         return UserError(" ".join(str(error).split()))
     name, value = key[1], values[key[1]]
     choices = [choice for choice in _choices(types[name]) if choice is not type(None)]
-    words = ", ".join(_KINDS.get(choice, str(choice)) for choice in choices)
-    expected = f"one of {words}" if isinstance(choices[0], str) else words
-    near = closest(str(value), [choice for choice in choices if isinstance(choice, str)])
+    names = [choice for choice in choices if isinstance(choice, str)]
+    kinds = [_KINDS.get(choice, str(choice)) for choice in choices if choice not in names]
+    expected = "; or ".join([*([f"one of {', '.join(names)}"] if names else []), *kinds])
+    near = closest(str(value), names)
     return UserError(f"{spelled(name)} cannot be '{value}': it takes {expected}.{near}")

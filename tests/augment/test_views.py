@@ -145,6 +145,22 @@ def test_an_unknown_preset_is_answered_with_the_closest():
         views(bytes_of(), 32, "imagnet")
 
 
+def test_names_and_values_give_the_views_of_the_preset_they_come_to():
+    drawn = [
+        views(bytes_of(), 32, preset, torch.Generator().manual_seed(0))
+        for preset in ({"base": "small", "flip": 0.5}, PRESETS["small"], "small")
+    ]
+    for other in drawn[1:]:
+        assert all(map(torch.equal, drawn[0], other))
+
+
+@pytest.mark.parametrize("preset", [[1, 2], None, 3, ("small", "small")])
+def test_what_is_no_preset_is_told_in_one_line(preset):
+    with pytest.raises(UserError, match="it must be a name, two ViewSpecs, or names and values") as caught:
+        views(bytes_of(), 32, preset)
+    assert "\n" not in str(caught.value)
+
+
 class _InWorker(Dataset):
     def __len__(self):
         return 2

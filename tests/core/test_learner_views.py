@@ -1,6 +1,7 @@
 """Where the learner's views come from: the preset, or the user's own functions."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +25,32 @@ def test_copies_of_one_image_become_views_that_all_differ(kind: str, make_learne
     assert every.shape == (16, 3, 16, 16) and every.dtype == torch.float32
     distances = torch.cdist(every.flatten(1), every.flatten(1))
     assert distances.fill_diagonal_(1).min() > 1e-2
+
+
+def test_a_preset_may_be_names_and_values(make_learner: MakeLearner) -> None:
+    images = torch.randint(0, 256, (4, 3, 24, 24), dtype=torch.uint8)
+    drawn = []
+    for preset in ("small", {"base": "small"}):
+        torch.manual_seed(7)
+        drawn.append(torch.cat(make_learner(preset=preset).draw_views(images)))
+    assert torch.equal(*drawn)
+
+
+@pytest.mark.parametrize(
+    ("preset", "message"),
+    [
+        ("smal", "unknown preset 'smal'. Did you mean 'small'"),
+        ({"flp": 1}, "unknown setting 'flp' in preset"),
+        ([1, 2], "preset is '\\[1, 2\\]', it must be a name"),
+        (None, "preset is 'None', it must be a name"),
+    ],
+)
+def test_a_preset_is_checked_before_the_first_batch(
+    preset: Any, message: str, make_learner: MakeLearner
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        make_learner(preset=preset)
+    assert "\n" not in str(caught.value)
 
 
 def test_uint8_and_float_images_give_the_same_views(make_learner: MakeLearner) -> None:

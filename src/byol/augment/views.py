@@ -1,21 +1,22 @@
 """Two augmented views of each image of a batch."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Generator, Tensor
 
 from byol.augment.apply import apply
 from byol.augment.draw import Draw, draw
-from byol.augment.presets import ViewSpec, normalization, preset_named
+from byol.augment.presets import ViewSpec, normalization
+from byol.augment.view_settings import view_specs_of
 from byol.geometry import normalized_boxes
 from byol.types import View
 
 Normalization = Literal["imagenet"] | tuple[Sequence[float], Sequence[float]] | None
-Preset = str | tuple[ViewSpec, ViewSpec]
+Preset = str | Mapping[str, Any] | tuple[ViewSpec, ViewSpec]
 Columns = tuple[Tensor, Tensor]
 
 
@@ -57,7 +58,8 @@ def views(
             RGB are left out where C is not 3.
         size: side S of the views in pixels.
         preset: "imagenet", "official" (the same table with the operations of the official code), "small"
-            (32-96 pixels), "glyph" (digits and letters), or two `ViewSpec`s.
+            (32-96 pixels), "glyph" (digits and letters), two `ViewSpec`s, or names and values
+            as under `preset:` in YAML.
         generator: source of randomness; torch's CPU generator by default.
         normalize: "imagenet" (its grey for C other than 3), a pair of mean and standard deviation
             per channel, or None for views in [0,1].
@@ -67,10 +69,11 @@ def views(
         Two float32 tensors [B,C,S,S], or two `View`s holding them.
 
     Raises:
-        ValueError: `images` is no batch of images, or the preset does not exist.
+        ValueError: `images` is no batch of images.
+        UserError: the preset does not exist, or a value in it is not what it should be.
     """
     _check(images)
-    specs = preset_named(preset) if isinstance(preset, str) else preset
+    specs = view_specs_of(preset)
     first_draw, second_draw = draws = draw_pair(specs, images, generator)
     first, second = made_views(images, draws, specs, size, columns(normalize, images))
     if not return_geometry:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from byol.augment.presets import normalization
+from byol.augment.view_settings import view_specs_of
 from byol.augment.views import Preset, normalized, views
 from byol.config import Normalization, TargetStatistics
 from byol.core.aliases import keyword_aliases
@@ -111,7 +112,7 @@ class BYOL(nn.Module):
         self.image_size = image_size
         self.augment_fn = augment_fn
         self.augment_fn2 = augment_fn if augment_fn2 is None else augment_fn2
-        self.preset = preset
+        self.preset = view_specs_of(preset)
         self.use_momentum = use_momentum
         self.concatenate_views = concatenate_views
         self.gather_projections = gather_projections
