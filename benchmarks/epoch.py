@@ -9,7 +9,6 @@ and ResNet-50 at batch 256, in bf16; without one a part of it and small networks
 are absent, made-up 32 px images take their place, and the result says so.
 """
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from floors import DEVICE, convolution_rate, matrix_rate, step_operations
 from pictures import pictures, write_images, write_photographs
-from recorded import record
+from recorded import parser, record_as_asked
 from torch import Tensor
 from turns import Work, in_turns, peer_versions, peers_installed
 from works.networks import network
@@ -121,12 +120,10 @@ def tell(name: str, values: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="an eighth of the images, one round: a look")
-    parser.add_argument("--data", help="CIFAR-10, as for byol pretrain; default: ../shared/data/cifar10")
-    parser.add_argument("--num-workers", type=int, default=max(1, min(8, (os.cpu_count() or 2) - 1)))
-    parser.add_argument("--out", type=Path, help="JSON file; default: benchmarks/results/epoch-DEVICE.json")
-    options = parser.parse_args()
+    arguments = parser(__doc__, "an eighth of the images, one round: a look")
+    arguments.add_argument("--data", help="CIFAR-10, as for byol pretrain; default: ../shared/data/cifar10")
+    arguments.add_argument("--num-workers", type=int, default=max(1, min(8, (os.cpu_count() or 2) - 1)))
+    options = arguments.parse_args()
     result: dict[str, Any] = {
         "peers": peer_versions(),
         "load_before": round(os.getloadavg()[0], 1),
@@ -143,8 +140,7 @@ def main() -> None:
         values["share_of_floor"] = round(values["images_per_second"]["byol"] / values["at_most"], 3)
         result["cases"][name] = values
         tell(name, values)
-    if options.out or not options.quick:
-        print(record(f"epoch-{DEVICE.type}", "python benchmarks/epoch.py", result, options.out))
+    record_as_asked(options, f"epoch-{DEVICE.type}", "python benchmarks/epoch.py", result)
 
 
 def prepared(name: str, count: int, source: str | None, folder: Path) -> tuple[dict[str, Path], str]:

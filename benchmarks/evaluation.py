@@ -6,14 +6,13 @@ All predict the same queries (`works/evaluation.py`); how many predictions diffe
 result. kNN cannot be faster than its one matrix product, which is one of the contestants.
 """
 
-import argparse
 import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from recorded import record
+from recorded import parser, record_as_asked
 from turns import Work, in_turns, peer_versions, peers_installed, summary
 
 FULL, QUICK = (50_000, 10_000), (10_000, 1_000)
@@ -55,10 +54,7 @@ def work(protocol: str, library: str, sizes: tuple[int, int], file: Path) -> Wor
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="less of everything: a look, not a result")
-    parser.add_argument("--out", type=Path, help="JSON file; default: benchmarks/results/evaluation.json")
-    options = parser.parse_args()
+    options = parser(__doc__, "less of everything: a look, not a result").parse_args()
     sizes = QUICK if options.quick else FULL
     result: dict[str, Any] = {"peers": peer_versions(), "load_before": round(os.getloadavg()[0], 1)}
     result["vectors_and_queries"] = sizes
@@ -69,8 +65,7 @@ def main() -> None:
     for protocol in LIBRARIES:
         tell(protocol, result[protocol])
     print(f"kNN: its one matrix product takes {share:.2f} of its time")
-    if options.out or not options.quick:
-        print(record("evaluation", "python benchmarks/evaluation.py", result, options.out))
+    record_as_asked(options, "evaluation", "python benchmarks/evaluation.py", result)
 
 
 def tell(protocol: str, values: dict[str, Any]) -> None:

@@ -53,14 +53,6 @@ def copy_bandwidth(device: torch.device = DEVICE) -> float:
     return 2 * source.nbytes / fastest(lambda: target.copy_(source))
 
 
-def forward_operations(net: nn.Module, size: int, channels: int = 3) -> int:
-    """Return the operations of the matrix products and convolutions of one image's forward pass."""
-    images = torch.zeros(2, channels, size, size, device=next(net.parameters()).device)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        net.eval()(images)
-    return int(counter.get_total_flops() // 2)
-
-
 def step_operations(net: nn.Module, size: int, hidden: int, channels: int = 3) -> int:
     """Return the operations of the matrix products and convolutions of one image's share of a BYOL step.
 

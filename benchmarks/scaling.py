@@ -8,7 +8,6 @@ pace and memory against the number of images; opening a folder; decoding on one 
 its rates in bf16, and the page's predictions then follow from these instead of from assumptions.
 """
 
-import argparse
 import math
 import os
 import statistics
@@ -21,7 +20,7 @@ import torch
 from cost_model import Amount, Rates, StepWork, fitted, step_work
 from floors import DEVICE, convolution_rate, copy_bandwidth, matrix_rate
 from pictures import write_photographs
-from recorded import record
+from recorded import parser, record_as_asked
 from turns import Work
 from works.networks import network
 
@@ -169,10 +168,7 @@ def measured_folders(counts: tuple[int, ...]) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds and images: a look, not a result")
-    parser.add_argument("--out", type=Path, help="JSON file; default: benchmarks/results/scaling-DEVICE.json")
-    options = parser.parse_args()
+    options = parser(__doc__, "fewer rounds and images: a look, not a result").parse_args()
     result: dict[str, Any] = {"load_before": round(os.getloadavg()[0], 1), "precision": PRECISION}
     result["rates"] = {
         "matrix": matrix_rate(TYPE),
@@ -186,8 +182,7 @@ def main() -> None:
     result["data"] = measured_folders((100, 2000) if options.quick else FILES)
     large = step_work(network(*LARGE)[0], LARGE[1])
     result["resnet50-224"] = asdict(large)
-    if options.out or not options.quick:
-        print(record(f"scaling-{DEVICE.type}", "python benchmarks/scaling.py", result, options.out))
+    record_as_asked(options, f"scaling-{DEVICE.type}", "python benchmarks/scaling.py", result)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ BYOL needs to be imported, one after the other in every round; and the time to t
 nothing, and one that imports torch. The files are in the system's cache: a first start after boot is slower.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -17,10 +16,9 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from recorded import record
+from recorded import parser, record_as_asked
 from turns import PEERS, environment_of, peer_versions, peers_installed
 
 _LIGHTLY = "from lightly.transforms import BYOLTransform"
@@ -91,17 +89,13 @@ def measured(rounds: int, warm_up: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one round: a look, not a result")
-    parser.add_argument("--out", type=Path, help="JSON file; default: benchmarks/results/start_up.json")
-    options = parser.parse_args()
+    options = parser(__doc__, "one round: a look, not a result").parse_args()
     result: dict[str, Any] = {"peers": peer_versions(), "load_before": round(os.getloadavg()[0], 1)}
     result |= {**(measured(1, 0) if options.quick else measured(9, 1)), "goals": GOAL}
     for name, seconds in result["seconds"].items():
         goal = f"   goal {GOAL[name]}" if name in GOAL else ""
         print(f"{name:44s}{seconds:8.3f} s{goal}")
-    if options.out or not options.quick:
-        print(record("start_up", "python benchmarks/start_up.py", result, options.out))
+    record_as_asked(options, "start_up", "python benchmarks/start_up.py", result)
 
 
 if __name__ == "__main__":

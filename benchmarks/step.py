@@ -13,17 +13,15 @@ On a CPU freed memory is kept for the next step, as `byol pretrain` does; "a loo
 Memory is what a step needs beyond weights, optimizer state and views: activations and gradients.
 """
 
-import argparse
 import os
 import statistics
 from collections.abc import Collection
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
 from floors import DEVICE, convolution_rate, copy_bandwidth, matrix_rate, step_operations
-from recorded import record
+from recorded import parser, record_as_asked
 from turns import Work, in_turns, peer_versions, peers_installed, summary
 
 from byol.core.named_backbone import build_backbone
@@ -116,10 +114,7 @@ def floor(case: str, rates: dict[str, float]) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: a look, not a result")
-    parser.add_argument("--out", type=Path, help="JSON file; default: benchmarks/results/step-DEVICE.json")
-    options = parser.parse_args()
+    options = parser(__doc__).parse_args()
     result: dict[str, Any] = {
         "peers": peer_versions(),
         "load_before": round(os.getloadavg()[0], 1),
@@ -138,8 +133,7 @@ def main() -> None:
         values["memory"] = memories(case)
         result["cases"][case] = values
         tell(case, values)
-    if options.out or not options.quick:
-        print(record(f"step-{DEVICE.type}", "python benchmarks/step.py", result, options.out))
+    record_as_asked(options, f"step-{DEVICE.type}", "python benchmarks/step.py", result)
 
 
 def tell(case: str, values: dict[str, Any]) -> None:

@@ -13,7 +13,6 @@ works on bytes too; ours works on floats after the crop. For "small" lightly's b
 torchvision has none.
 """
 
-import argparse
 import os
 import statistics
 import tempfile
@@ -24,7 +23,7 @@ import numpy as np
 import torch
 from floors import copy_bandwidth, fastest
 from pictures import pictures, write_photographs
-from recorded import record
+from recorded import parser, record_as_asked
 from turns import Work, in_turns, peer_versions, peers_installed
 
 from byol.data.decode import decode
@@ -81,10 +80,7 @@ def print_speeds(name: str, speeds: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: a look, not a result")
-    parser.add_argument("--out", type=Path, help="JSON file; default: benchmarks/results/views.json")
-    options = parser.parse_args()
+    options = parser(__doc__).parse_args()
     result: dict[str, Any] = {
         "peers": peer_versions(),
         "threads": 1,
@@ -99,8 +95,7 @@ def main() -> None:
         result["small"] = measured("small", folder, 3 if options.quick else 15)
         result["imagenet"] = measured("imagenet", folder, 2 if options.quick else 9)
         result["floors"] = floors(paths)
-    if options.out or not options.quick:
-        print(record("views", "python benchmarks/views.py", result, options.out))
+    record_as_asked(options, "views", "python benchmarks/views.py", result)
     for name in BATCH:
         print_speeds(name, result[name])
     print("at most:", ", ".join(f"{name} {value:,.0f}" for name, value in result["floors"].items()))

@@ -7,15 +7,13 @@ two normalised views of each. On a GPU compiled, and not compiled beside it. "sm
 "imagenet": 256 x 256 bytes to 224 px, batch 256. Floor: all bytes and floats, at the speed of a copy.
 """
 
-import argparse
 import statistics
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import torch
 from floors import DEVICE, copy_bandwidth, fastest
-from recorded import record
+from recorded import parser, record_as_asked
 from torch import Tensor
 
 from byol.augment.presets import PRESETS
@@ -49,10 +47,7 @@ def floor(preset: str, bandwidth: float) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds: a look, not a result")
-    parser.add_argument("--out", type=Path, help="JSON file; default: benchmarks/results/views-DEVICE.json")
-    options = parser.parse_args()
+    options = parser(__doc__).parse_args()
     rounds, bandwidth = 1 if options.quick else 15, copy_bandwidth()
     cases: dict[str, Any] = {}
     for preset in CASES:
@@ -61,9 +56,7 @@ def main() -> None:
         cases[preset] = {"views_per_second": speeds, "at_copy_speed": round(floor(preset, bandwidth))}
         print(preset, *(f"{way}: {speed:,} views/s" for way, speed in speeds.items()), sep="   ", end="   ")
         print(f"at most {cases[preset]['at_copy_speed']:,}")
-    if options.out or not options.quick:
-        name = f"views-{DEVICE.type}"
-        print(record(name, "python benchmarks/views_on_device.py", {"cases": cases}, options.out))
+    record_as_asked(options, f"views-{DEVICE.type}", "python benchmarks/views_on_device.py", {"cases": cases})
 
 
 if __name__ == "__main__":

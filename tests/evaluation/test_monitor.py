@@ -10,7 +10,7 @@ from byol.core.backbone import Backbone
 from byol.data.images import Subset
 from byol.data.source import Source
 from byol.evaluation.features import pixel_preprocess
-from byol.evaluation.monitor import effective_rank, holdout_knn, std_of_normalized
+from byol.evaluation.monitor import effective_rank, holdout_accuracies, std_of_normalized
 
 
 def test_std_of_points_on_the_sphere_is_one_over_root_d() -> None:
@@ -38,7 +38,7 @@ def test_effective_rank_in_closed_form() -> None:
 
 def test_holdout_knn_equals_scikit_learn_on_pixels(digits: Source) -> None:
     train, held = Subset(digits.train, torch.arange(1000)), Subset(digits.train, torch.arange(1000, 1297))
-    ours = holdout_knn(nn.Flatten(), pixel_preprocess(train, 8), train, held)
+    ours = holdout_accuracies(nn.Flatten(), pixel_preprocess(train, 8), train, held)["knn"]
     x, z = (torch.stack([s[i].flatten() for i in range(len(s))]).double().numpy() for s in (train, held))
     reference = KNeighborsClassifier(20, metric="cosine", weights=lambda d: 2.718281828 ** ((1 - d) / 0.1))
     expected = reference.fit(x, train.labels).score(z, held.labels)
@@ -49,8 +49,8 @@ def test_the_bank_is_limited_and_the_same_every_time(
     backbone: Backbone, digits: Source, preprocess: Preprocess
 ) -> None:
     train, held = Subset(digits.train, torch.arange(1000)), Subset(digits.train, torch.arange(1000, 1297))
-    few = [holdout_knn(backbone, preprocess, train, held, limit=300) for _ in range(2)]
-    assert few[0] == few[1] < holdout_knn(backbone, preprocess, train, held)
+    few = [holdout_accuracies(backbone, preprocess, train, held, limit=300)["knn"] for _ in range(2)]
+    assert few[0] == few[1] < holdout_accuracies(backbone, preprocess, train, held)["knn"]
 
 
 class Constant(nn.Module):
@@ -60,4 +60,4 @@ class Constant(nn.Module):
 
 def test_a_constant_backbone_scores_at_chance(digits: Source, preprocess: Preprocess) -> None:
     assert digits.test is not None
-    assert holdout_knn(Constant(), preprocess, digits.train, digits.test) < 0.2
+    assert holdout_accuracies(Constant(), preprocess, digits.train, digits.test)["knn"] < 0.2

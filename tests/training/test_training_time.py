@@ -104,7 +104,7 @@ def test_seconds_are_those_of_steps_over_all_segments(
     monkeypatch.setattr(callbacks, "needs_warm_up", lambda module: True)
     monkeypatch.setattr(callbacks, "warm_up", taking(10_000, callbacks.warm_up))
     monkeypatch.setattr(callbacks, "write_tensors", taking(1000, callbacks.write_tensors))
-    monkeypatch.setattr(session, "holdout_knn", taking(100, session.holdout_knn))
+    monkeypatch.setattr(session, "holdout_accuracies", taking(100, session.holdout_accuracies))
     monkeypatch.setattr(Pretraining, "optimizer_step", taking(1, Pretraining.optimizer_step))
     settings = {**tiny, "log_every": "1st", "checkpoint_every": "2st"}
     with stopping_at(3):

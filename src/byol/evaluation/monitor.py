@@ -13,16 +13,17 @@ from byol.randomness import derived_generator
 from byol.types import ImageSet
 
 
-def holdout_knn(
+def holdout_accuracies(
     backbone: nn.Module,
     preprocess: Preprocess,
     train_images: ImageSet,
     holdout: ImageSet,
+    probe: nn.Module | None = None,
     device: torch.device | str = "cpu",
     limit: int = 10_000,
     num_workers: int = 0,
-) -> float:
-    """Return the kNN accuracy 0-1 on a labelled hold-out.
+) -> dict[str, float]:
+    """Return the accuracies 0-1 on a labelled hold-out: of kNN ("knn"), and of an online probe ("online").
 
     Of each set at most `limit` images are used, the same random ones every time.
     """
@@ -32,29 +33,15 @@ def holdout_knn(
     bank = extract(backbone, preprocess, bank_images, device=device, num_workers=num_workers)
     held = extract(backbone, preprocess, holdout, device=device, num_workers=num_workers)
     assert bank.labels is not None
+    queries = held.vectors.to(device)
     k = min(default_neighbours(len(bank_images)), len(bank_images))
     num_classes = 1 + int(max(train_images.labels.max(), holdout.labels.max()))
-    scores = knn_scores(
-        bank.vectors.to(device), bank.labels, held.vectors.to(device), k, TEMPERATURE, num_classes
-    )
-    return accuracy(scores.cpu(), holdout.labels)
-
-
-def holdout_accuracy(
-    backbone: nn.Module,
-    preprocess: Preprocess,
-    classifier: nn.Module,
-    holdout: ImageSet,
-    device: torch.device | str = "cpu",
-    limit: int = 10_000,
-    num_workers: int = 0,
-) -> float:
-    """Return the accuracy 0-1 of a classifier of representations on the labelled images of `holdout_knn`."""
-    holdout = _at_most(holdout, limit)
-    assert holdout.labels is not None
-    held = extract(backbone, preprocess, holdout, device=device, num_workers=num_workers)
-    with torch.no_grad():
-        return accuracy(classifier(held.vectors.to(device)), holdout.labels)
+    scores = knn_scores(bank.vectors.to(device), bank.labels, queries, k, TEMPERATURE, num_classes)
+    found = {"knn": accuracy(scores.cpu(), holdout.labels)}
+    if probe is not None:
+        with torch.no_grad():
+            found["online"] = accuracy(probe(queries), holdout.labels)
+    return found
 
 
 def _at_most(images: ImageSet, limit: int) -> ImageSet:

@@ -13,7 +13,7 @@ from torch import nn
 from byol.config import PretrainConfig
 from byol.data.batches import BatchPlan
 from byol.errors import UserError
-from byol.evaluation.monitor import holdout_accuracy, holdout_knn
+from byol.evaluation.monitor import holdout_accuracies
 from byol.rundir import RunDirectory, free_path
 from byol.tracking import Status
 from byol.training.allocation import memory_kept
@@ -144,19 +144,17 @@ class Session:
         workers = 0 if data.images is not None else worker_count(self.config)
 
         def measure(module: Pretraining) -> dict[str, float]:
-            backbone, probe = module.learner.backbone, module.online_probe
-            preprocess, device = backbone.preprocess, module.device
-            assert preprocess is not None
-            found = {
-                "knn": holdout_knn(
-                    backbone, preprocess, data.train, data.holdout, device, num_workers=workers
-                )
-            }
-            if probe is not None:
-                found["online"] = holdout_accuracy(
-                    backbone, preprocess, probe, data.holdout, device, num_workers=workers
-                )
-            return found
+            backbone = module.learner.backbone
+            assert backbone.preprocess is not None
+            return holdout_accuracies(
+                backbone,
+                backbone.preprocess,
+                data.train,
+                data.holdout,
+                module.online_probe,
+                module.device,
+                num_workers=workers,
+            )
 
         return measure
 
