@@ -64,7 +64,8 @@ def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("no CIFAR-10 nearby")
     from byol.data.source import open_source
 
-    folder, source = tmp_path_factory.mktemp("data") / "cifar10", open_source(f"hf:{CIFAR10}")
+    folder = tmp_path_factory.mktemp("data") / "cifar10"
+    source = open_source(f"hf:{CIFAR10}", data_dir=str(folder.parent / "datasets"))
     for split, images, count in (("train", source.train, 300), ("test", source.test, 100)):
         assert images is not None and images.labels is not None and images.class_names is not None
         rows = [
@@ -80,6 +81,7 @@ def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def words(data: Path, out: Path, *more: str) -> list[str]:
     places = ["--data", f"hf:{data}", "--out", str(out), "--record", str(out / "record.json")]
+    places += ["--data-dir", str(data.parent / "datasets")]  # not into the project
     return ["benchmarks/cifar10.py", "--budget", "1min", *places, *SMALL, *more]
 
 
