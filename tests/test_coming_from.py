@@ -213,13 +213,13 @@ def in_processes(words: list[str], folder: Path) -> None:
     path = os.pathsep.join([str(folder / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, *launchers[words[0]], *words[1:]],
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1"},
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
-    assert done.returncode == 0, (words, done.stderr[-3000:])
+    assert done.returncode == 0, f"{words}\n{done.stderr}"
 
 
 def run_commands(text: str, folder: Path) -> None:

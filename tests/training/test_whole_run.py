@@ -68,6 +68,7 @@ def in_two_processes(out: Path, accumulate: int) -> dict[str, Tensor]:
     command = [sys.executable, "-m", "tests.training.whole_run", "pretrain", *flags(settings)]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
+    assert "still there at exit" not in done.stderr
     return end_of(out)
 
 

@@ -3,11 +3,13 @@
 What then remains of the number of processes and of accumulation is the order of sums.
 """
 
+import atexit
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from byol.training import trainer, view_makers
@@ -25,7 +27,13 @@ def plain_views(images: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return values, values.flip(3)
 
 
+def tell_whether_left() -> None:
+    if dist.is_initialized():
+        print("the process group is still there at exit", file=sys.stderr)
+
+
 if __name__ == "__main__":
+    atexit.register(tell_whether_left)  # registered first, called last
     torch.set_num_threads(1)
     same_everywhere()
     from byol.cli import main

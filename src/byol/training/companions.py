@@ -12,6 +12,7 @@ from byol.errors import UserError
 from byol.rundir import RunDirectory
 from byol.training.errors import LostProcessError
 from byol.training.launch import Launch, command_again
+from byol.training.process_group import leave_at_exit
 from byol.training.process_watch import ProcessWatch, StartedProcesses, connect, inherited_connection
 
 # Processes that this one starts run the same command; they must not choose another folder.
@@ -57,7 +58,10 @@ class Companions(L.Callback):
 
     def setup(self, trainer: L.Trainer, module: Any, stage: str) -> None:
         """Connect to processes that were started from outside; they know each other from here on."""
-        if self.launch.starter == "byol" or self.launch.processes == 1:
+        if self.launch.processes == 1:
+            return
+        leave_at_exit()
+        if self.launch.starter == "byol":
             return
         connections = connect(trainer.global_rank, trainer.world_size, trainer.strategy.broadcast)
         self.watch.start(connections)

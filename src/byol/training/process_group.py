@@ -40,7 +40,7 @@ def join_processes(cpu: bool = False) -> Process:
     device = _own_device(cpu)
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        atexit.register(_leave)
+        leave_at_exit()
     if not (dist.is_available() and dist.is_initialized()):
         return Process(0, 1, device)
     return Process(dist.get_rank(), dist.get_world_size(), device)
@@ -68,7 +68,12 @@ def _own_device(cpu: bool) -> torch.device:
     return torch.device("cuda", local_rank)
 
 
+def leave_at_exit() -> None:
+    """Part in order when the program ends: NCCL complains about a group that is still there then, and
+    gloo's threads can abort the process."""
+    atexit.register(_leave)
+
+
 def _leave() -> None:
-    """Part in order: NCCL complains about a group that is still there when the program ends."""
     if dist.is_initialized():
         dist.destroy_process_group()
