@@ -130,8 +130,8 @@ def test_a_failed_forward_pass_leaves_nothing_behind() -> None:
     backbone = Backbone(net, 8, hidden_layer=0)
     with pytest.raises(RuntimeError):
         backbone(torch.randn(2, 3, 16, 16))
-    assert backbone._capture is not None
-    assert backbone._capture.output is None and not backbone._capture.active
+    assert backbone._hidden is not None
+    assert backbone._hidden.output is None and not backbone._hidden.active
 
 
 def test_an_unknown_layer_is_told_with_the_closest_name_and_the_candidates() -> None:

@@ -1,4 +1,4 @@
-"""Backbones: any module as a map from images to vectors [B,D]."""
+"""Backbones: any module as a function from images to vectors [B,D], or to feature maps [B,D,h,w]."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from byol.augment.evaluation import Preprocess
 from byol.config import Normalization
+from byol.core.capture import Capture, last_spatial_layer
 from byol.core.group_normalization import layers_before_batch_norms, use_group_normalization
-from byol.core.pooling import pooled
+from byol.core.pooling import pooled, spatial
 from byol.errors import UserError, closest, first_line, unknown
 
 Result = TypeVar("Result")
@@ -32,6 +33,8 @@ class Backbone(nn.Module):
         normalization: "batch" leaves the network as it is; "group" changes it in place, from batch
             norms to group norms after standardised weights (arXiv 2010.10241; see
             `use_group_normalization`).
+        feature_layer: whose output is the feature map, named as `hidden_layer`; None: the last layer whose
+            output is still a map.
 
     Attributes:
         num_features: width D, measured by a forward pass in eval mode.
@@ -52,12 +55,14 @@ class Backbone(nn.Module):
         channels: int | None = None,
         preprocess: Preprocess | None = None,
         normalization: Normalization = "batch",
+        feature_layer: str | int | None = None,
     ) -> None:
         super().__init__()
         self.net = net
         self.image_size = image_size
         self.channels = channels or first_convolution_channels(net)
         self.hidden_layer = hidden_layer
+        self.feature_layer = feature_layer
         self.preprocess = preprocess
         self.normalization = normalization
         self.origin: dict[str, Any] = {}
@@ -66,18 +71,80 @@ class Backbone(nn.Module):
             raise unknown("normalization", normalization, get_args(Normalization))
         if normalization == "group":  # before the hook: the chosen layer may be a norm
             use_group_normalization(net, self._on_zeros(self._layers_before_batch_norms))
-        self._capture: _Capture | None = None
-        if hidden_layer is not None:
-            self._capture = _Capture()
-            find_layer(net, hidden_layer).register_forward_hook(self._capture)
-        self.num_features, self.unreached = self._on_zeros(self._measure)
+        self._hidden = None if hidden_layer is None else Capture(find_layer(net, hidden_layer))
+        self._features: Capture | None = None
+        if feature_layer is not None:
+            self.prepare_feature_map()
+        self.num_features, self.unreached = self.measured(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return representations [B,D] of images [B,C,H,W]."""
-        output = self.net(images) if self._capture is None else self._capture.during(self.net, images)
+        return self._pooled(self._run(images, self._hidden)[0], images)
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Return feature maps [B,D,h,w] of images [B,C,H,W]; their width may differ from `num_features`.
+
+        Channels come first whatever the layout of the layer; patch tokens make a grid. The layer is
+        `feature_layer` or, where that is None, the last one whose output is still a map.
+
+        Raises:
+            UserError: the network has no such layer.
+        """
+        self.prepare_feature_map()
+        return self._spatial(self._run(images, self._features)[0], images)
+
+    def map_and_representation(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return `feature_map` [B,D,h,w] and representations [B,D'] of images, of one forward pass."""
+        self.prepare_feature_map()
+        features, hidden = self._run(images, self._features, self._hidden)
+        return self._spatial(features, images), self._pooled(hidden, images)
+
+    def prepare_feature_map(self) -> None:
+        """Find the layer of the feature map, once; calling `feature_map` does so, too.
+
+        Raises:
+            UserError: the network has no such layer, or what it gives is no map.
+        """
+        if self._features is not None:
+            return
+        if self.feature_layer is None:
+            layer = self._on_zeros(lambda images: last_spatial_layer(self.net, images))
+        else:
+            layer = find_layer(self.net, self.feature_layer)
+        self._features = Capture(layer)
+        self._on_zeros(self.feature_map)
+
+    def measured(self, function: Callable[[Tensor], Tensor]) -> tuple[int, list[str]]:
+        """Return the width of what a function of this backbone's gives, and the names of the parameters of
+        `net` that it does not depend on. No running statistic moves."""
+        return self._on_zeros(lambda images: self._measure(function(images)))
+
+    def _run(self, images: Tensor, *captures: Capture | None) -> list[Any]:
+        """Run the network; return what each capture saw, or the network's own output for None."""
+        begun = [capture for capture in captures if capture is not None]
+        try:
+            for capture in begun:
+                capture.active = True
+            output = self.net(images)
+            return [output if capture is None else capture.output for capture in captures]
+        finally:
+            for capture in begun:
+                capture.forget()
+
+    def _pooled(self, output: Any, images: Tensor) -> Tensor:
         if not isinstance(output, Tensor):
             raise UserError(self._unusable(output))
         return pooled(output, images, self.net)
+
+    def _spatial(self, output: Any, images: Tensor) -> Tensor:
+        found = spatial(output, images, self.net) if isinstance(output, Tensor) else None
+        if found is None:
+            shape = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise UserError(
+                f"hidden layer {self.feature_layer!r} gives no map but {shape}: choose a layer before the "
+                "pooling, such as layer4 of a ResNet"
+            )
+        return found
 
     def _on_zeros(self, examine: Callable[[Tensor], Result]) -> Result:
         """Run a function that runs the network, in eval mode: no running statistic moves."""
@@ -94,9 +161,7 @@ class Backbone(nn.Module):
                 f"(image_size {self.image_size}, channels {self.channels}): {first_line(error)}"
             ) from error
 
-    def _measure(self, images: Tensor) -> tuple[int, list[str]]:
-        """Return the width of the representation, and the names of the parameters that it does not reach."""
-        output = self(images)
+    def _measure(self, output: Tensor) -> tuple[int, list[str]]:
         parameters = _floating_parameters(self.net)
         gradients = _gradients(output, list(parameters.values()))
         unreached = [name for name, grad in zip(parameters, gradients, strict=True) if grad is None]
@@ -114,28 +179,6 @@ class Backbone(nn.Module):
         if output is None:
             return f"{layer} was not reached by the forward pass: choose another one"
         return f"{layer} gives a {type(output).__name__}, not a tensor: choose another one"
-
-
-class _Capture:
-    """A forward hook that keeps one output, only while asked to; it is copied along with its network."""
-
-    def __init__(self) -> None:
-        self.active = False
-        self.output: Any = None
-
-    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        if self.active:
-            # Later layers may work in place: EfficientNet's dropout changes what it was given.
-            self.output = output.clone() if isinstance(output, Tensor) else output
-
-    def during(self, net: nn.Module, images: Tensor) -> Any:
-        """Run a network and return the output, or None where the layer was not reached."""
-        self.active = True
-        try:
-            net(images)
-            return self.output
-        finally:
-            self.active, self.output = False, None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""From a layer's output in any layout to one vector per image."""
+"""From a layer's output in any layout to one vector per image, or to one at each place of it."""
 
 import math
 
@@ -12,6 +12,21 @@ def pooled(output: Tensor, images: Tensor, net: nn.Module) -> Tensor:
     if output.ndim == 3:
         return output[:, _prefix_tokens(output, net) :].mean(dim=1)  # [B,D]
     return output.reshape(len(output), -1)
+
+
+def spatial(output: Tensor, images: Tensor, net: nn.Module) -> Tensor | None:
+    """Return a map [B,D,h,w] of [B,D,h,w], [B,h,w,D] or [B,T,D], whose patch tokens make a grid shaped like
+    the images; None where the output is no map."""
+    if output.ndim == 4:
+        return output.permute(0, 3, 1, 2) if _channels_last(output, images) else output  # [B,D,h,w]
+    if output.ndim != 3:
+        return None
+    patches = output[:, _prefix_tokens(output, net) :]  # [B,h x w,D]
+    height, width = images.shape[-2:]
+    rows = round(math.sqrt(patches.shape[1] * height / width))
+    if rows == 0 or patches.shape[1] % rows:
+        return None
+    return patches.transpose(1, 2).unflatten(2, (rows, -1))  # [B,D,h,w]
 
 
 def _channels_last(output: Tensor, images: Tensor) -> bool:

@@ -1,0 +1,116 @@
+"""`Backbone.feature_map`: the last map of any kind of network, channels first."""
+
+import copy
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from byol.core.backbone import Backbone
+from byol.core.named_backbone import build_backbone
+from byol.errors import UserError
+
+IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+
+
+def forward_features(net: nn.Module, images: Tensor) -> Tensor:
+    """Return what timm itself calls the features."""
+    features: Tensor = net.forward_features(images)  # type: ignore[operator]
+    return features
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("resnet18", (512, 8, 8)),  # the small stem below 112 pixels
+        ("resnet8_16", (64, 16, 16)),
+        ("convnext_atto", (320, 2, 2)),
+        ("swin_tiny_patch4_window7_224", (768, 2, 2)),
+        ("vit_tiny_patch16_224", (192, 4, 4)),
+        ("efficientnet_b0", (1280, 2, 2)),
+    ],
+)
+def test_networks_by_name(name: str, shape: tuple[int, int, int]) -> None:
+    backbone = build_backbone(name, 64)[0].eval()
+    found = backbone.feature_map(IMAGES)
+    assert found.shape == (2, *shape)
+    if hasattr(backbone.net, "forward_features"):
+        expected = forward_features(backbone.net, IMAGES)
+        if name.startswith("swin"):
+            expected = expected.permute(0, 3, 1, 2)
+        if name.startswith("vit"):  # token by token: row after row of patches, behind the class token
+            expected = torch.stack([expected[:, 1 + 4 * row : 5 + 4 * row] for row in range(4)], 1)
+            expected = expected.permute(0, 3, 1, 2)
+        assert torch.equal(found, expected)
+
+
+def test_torchvision_networks() -> None:
+    resnet = torchvision.models.resnet18().eval()
+    images = torch.rand(2, 3, 96, 64)  # not square
+    expected = nn.Sequential(*list(resnet.children())[:-2])(images)
+    assert torch.equal(Backbone(resnet, 64, "avgpool").eval().feature_map(images), expected)
+    swin = torchvision.models.swin_t().eval()
+    expected = swin.permute(swin.norm(swin.features(images)))
+    assert torch.equal(Backbone(swin, 64).eval().feature_map(images), expected)
+    convnext = torchvision.models.convnext_tiny().eval()
+    assert torch.equal(Backbone(convnext, 64).eval().feature_map(images), convnext.features(images))
+    vit = torchvision.models.VisionTransformer(64, 16, 1, 2, 32, 64).eval()
+    found = Backbone(vit, 64).eval().feature_map(IMAGES)
+    assert found.shape == (2, 32, 4, 4)
+
+
+def test_a_fully_convolutional_network_is_its_own_map() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 6, 3, 2, 1))
+    backbone = Backbone(net, 64)
+    assert torch.equal(backbone.feature_map(IMAGES), net(IMAGES))
+    assert torch.allclose(backbone(IMAGES), net(IMAGES).mean((2, 3)))
+
+
+def test_layer_by_name_and_one_pass_for_both() -> None:
+    backbone, _ = build_backbone("resnet8_16", 64)
+    passes = []
+    chosen = Backbone(backbone.net, 64, feature_layer="layer2").eval()
+    chosen.net.register_forward_hook(lambda *_: passes.append(1))
+    found, representation = chosen.map_and_representation(IMAGES)
+    assert passes == [1] and found.shape == (2, 32, 32, 32)
+    assert torch.equal(representation, chosen(IMAGES))
+    assert torch.equal(found, chosen.feature_map(IMAGES))
+
+
+def test_finding_the_layer_changes_nothing() -> None:
+    backbone, _ = build_backbone("resnet8_16", 32)
+    backbone.train()
+    before = copy.deepcopy(backbone.state_dict())
+    backbone.prepare_feature_map()
+    assert backbone.training and all(
+        torch.equal(before[name], v) for name, v in backbone.state_dict().items()
+    )
+    assert all(hook is backbone._features for hook in backbone.net.layer3._forward_hooks.values())  # type: ignore[union-attr]
+
+
+def test_a_copy_has_its_own() -> None:
+    backbone, _ = build_backbone("resnet8_16", 32)
+    backbone.prepare_feature_map()
+    other = copy.deepcopy(backbone).eval()
+    with torch.no_grad():
+        other.net.conv1.weight.zero_()  # type: ignore[operator, union-attr]
+    assert not torch.equal(other.feature_map(IMAGES), backbone.eval().feature_map(IMAGES))
+
+
+def test_layers_that_are_no_maps() -> None:
+    resnet = torchvision.models.resnet18()
+    with pytest.raises(UserError, match=r"hidden layer 'fc' gives no map but \[2, 1000\]: choose"):
+        Backbone(resnet, 64, "avgpool", feature_layer="fc")
+    with pytest.raises(UserError, match="no layer 'layer5'"):
+        Backbone(resnet, 64, "avgpool", feature_layer="layer5")
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 8))
+    with pytest.raises(UserError, match="no layer of the network gives a map of more than one place"):
+        Backbone(flat, 8, 0).feature_map(torch.rand(2, 3, 8, 8))
+
+
+def test_prefix_tokens_of_timm_are_left_out() -> None:
+    net = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=0, img_size=64).eval()
+    found = Backbone(net, 64).eval().feature_map(IMAGES)
+    assert torch.equal(found[:, :, 0, 1], forward_features(net, IMAGES)[:, 3])
