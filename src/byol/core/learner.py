@@ -1,7 +1,6 @@
 """BYOL and SimSiam as one module that wraps any network, for any training loop."""
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -13,22 +12,21 @@ from byol.augment.views import Preset, normalized, views
 from byol.config import Normalization, TargetStatistics
 from byol.core.aliases import keyword_aliases
 from byol.core.backbone import Backbone
-from byol.core.gather import gathered, several_processes
+from byol.core.base_learner import Learner
+from byol.core.gather import gathered
 from byol.core.group_normalization import use_group_normalization
 from byol.core.heads import byol_heads, simsiam_heads
 from byol.core.losses import negative_cosine, regression_loss
 from byol.core.online_network import OnlineNetwork
 from byol.core.simplicial import SimplicialEmbedding
-from byol.core.synchronization import synchronize_batch_norms
 from byol.core.target import TargetNetwork, check_statistics
 from byol.errors import UserError
 from byol.types import StepOutput
 
-log = logging.getLogger(__name__)
 Augmentation = Callable[[Tensor], Tensor]
 
 
-class BYOL(nn.Module):
+class BYOL(Learner):
     """Bootstrap Your Own Latent (arXiv 2006.07733): predict a slow copy of yourself across two views.
 
     Wrap a network, call the learner on images, step your optimizer, then call
@@ -138,17 +136,7 @@ class BYOL(nn.Module):
         self.target: TargetNetwork | None = None
         if use_momentum:
             self.target = TargetNetwork(self.online, moving_average_decay, total_steps, target_statistics)
-        self._leave_unreached_alone()
-
-    @property
-    def backbone(self) -> Backbone:
-        """The online backbone, from images to representations: what training is for."""
-        return self.online.backbone
-
-    @property
-    def tau(self) -> float | None:
-        """The target's decay rate at the next update; None without a target."""
-        return None if self.target is None else self.target.tau
+        self._leave_alone(backbone.unreached)
 
     def forward(
         self,
@@ -252,30 +240,6 @@ class BYOL(nn.Module):
         projection, representation = map(torch.cat, zip(online1, online2, strict=True))
         return StepOutput(loss2 + loss1.detach(), projection, torch.cat([target1, target2]), representation)
 
-    def update_moving_average(self) -> None:
-        """Move the target one step towards the online network. Call after each optimizer step.
-
-        SimSiam has no target: there the call does nothing.
-        """
-        if self.target is not None:
-            self.target.update(self.online)
-
-    def reset_moving_average(self) -> None:
-        """Make the target a copy of the online network again, as it was at first; tau stays where it is."""
-        if self.target is not None:
-            self.target.reset(self.online)
-
-    def online_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the parameters that the loss trains: what an optimizer needs."""
-        yield from (parameter for _, parameter in self.named_online_parameters())
-
-    def named_online_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield `online_parameters` with their names in this module."""
-        for name, parameter in self.named_parameters():
-            is_online = name.startswith(("online.", "predictor."))
-            if is_online and parameter.requires_grad and name not in self.unreached:
-                yield name, parameter
-
     def _on_both(self, network: nn.Module, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         """Run a network on both views: one pass each, so that each has its own batch statistics."""
         if self.concatenate_views:
@@ -312,31 +276,6 @@ class BYOL(nn.Module):
             images = normalized(images, normalization(images.shape[1]))
         embedding = self.online.backbone(images)
         return (self.online.projector(embedding), embedding) if return_projection else embedding
-
-    def _follow(self, net: nn.Module) -> None:
-        """Put the heads where the network's weights are, in their precision."""
-        like = next(net.parameters(), None)
-        if like is not None:
-            self.online.projector.to(like.device, like.dtype)
-            self.predictor.to(like.device, like.dtype)
-
-    def _synchronize_batchnorm(self, wanted: bool | None) -> None:
-        on_gpu = any(parameter.is_cuda for parameter in self.parameters())
-        if wanted and not on_gpu:
-            raise UserError(
-                "sync_batchnorm needs the network on a GPU: torch's SyncBatchNorm takes no CPU tensors"
-            )
-        if wanted or (wanted is None and several_processes() and on_gpu):
-            synchronize_batch_norms(self)
-
-    def _leave_unreached_alone(self) -> None:
-        """Keep parameters that the representation does not depend on (an unused `fc`) out of our way."""
-        self.unreached = {f"online.backbone.net.{name}" for name in self.backbone.unreached}
-        # DistributedDataParallel reads this name; it would otherwise wait for their gradients.
-        self._ddp_params_and_buffers_to_ignore = sorted(self.unreached)
-        if self.unreached:
-            names = ", ".join(sorted(self.backbone.unreached))
-            log.info("not trained, since the hidden layer does not depend on them: %s", names)
 
 
 def _own_floats(images: Tensor) -> Tensor:

@@ -1,0 +1,84 @@
+"""What the learners have in common: an online network, a predictor, and a target that follows the former."""
+
+import logging
+from collections.abc import Collection, Iterator
+
+from torch import nn
+
+from byol.core.backbone import Backbone
+from byol.core.gather import several_processes
+from byol.core.online_network import OnlineNetwork
+from byol.core.synchronization import synchronize_batch_norms
+from byol.core.target import TargetNetwork
+from byol.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class Learner(nn.Module):
+    """Parameters to train, and a moving average to keep; each learner adds what it compares, and how."""
+
+    online: OnlineNetwork
+    predictor: nn.Module
+    target: TargetNetwork | None
+    takes_views = False
+    """Whether `compare` needs to know where views come from (`View`), or takes them as tensors."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """The online backbone, from images to representations: what training is for."""
+        return self.online.backbone
+
+    @property
+    def tau(self) -> float | None:
+        """The target's decay rate at the next update; None without a target."""
+        return None if self.target is None else self.target.tau
+
+    def update_moving_average(self) -> None:
+        """Move the target one step towards the online network. Call after each optimizer step.
+
+        SimSiam has no target: there the call does nothing.
+        """
+        if self.target is not None:
+            self.target.update(self.online)
+
+    def reset_moving_average(self) -> None:
+        """Make the target a copy of the online network again, as it was at first; tau stays where it is."""
+        if self.target is not None:
+            self.target.reset(self.online)
+
+    def online_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that the loss trains: what an optimizer needs."""
+        yield from (parameter for _, parameter in self.named_online_parameters())
+
+    def named_online_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield `online_parameters` with their names in this module."""
+        for name, parameter in self.named_parameters():
+            is_online = name.startswith(("online.", "predictor."))
+            if is_online and parameter.requires_grad and name not in self.unreached:
+                yield name, parameter
+
+    def _follow(self, net: nn.Module) -> None:
+        """Put the heads where the network's weights are, in their precision."""
+        like = next(net.parameters(), None)
+        if like is not None:
+            self.online.projector.to(like.device, like.dtype)
+            self.predictor.to(like.device, like.dtype)
+
+    def _synchronize_batchnorm(self, wanted: bool | None) -> None:
+        on_gpu = any(parameter.is_cuda for parameter in self.parameters())
+        if wanted and not on_gpu:
+            raise UserError(
+                "sync_batchnorm needs the network on a GPU: torch's SyncBatchNorm takes no CPU tensors"
+            )
+        if wanted or (wanted is None and several_processes() and on_gpu):
+            synchronize_batch_norms(self)
+
+    def _leave_alone(self, unreached: Collection[str]) -> None:
+        """Keep parameters of the network that the loss does not depend on (an unused `fc`) out of our way."""
+        self.unreached = {f"online.backbone.net.{name}" for name in unreached}
+        # DistributedDataParallel reads this name; it would otherwise wait for their gradients.
+        self._ddp_params_and_buffers_to_ignore = sorted(self.unreached)
+        if self.unreached:
+            names = ", ".join(sorted(unreached))
+            log.info("not trained, since the hidden layer does not depend on them: %s", names)
