@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from byol.augment.views import views as views
     from byol.bundle import load_backbone as load_backbone
     from byol.core.learner import BYOL as BYOL
+    from byol.core.pixel_learner import PixelCL as PixelCL
     from byol.data.mock_dataset import MockDataset as MockDataset
     from byol.errors import UserError as UserError
     from byol.evaluation.classifier import load_classifier as load_classifier
@@ -24,6 +25,7 @@ _HOMES = {
     "BYOLTrainer": "byol.training.byol_trainer",
     "LARS": "byol.optim.lars",
     "MockDataset": "byol.data.mock_dataset",
+    "PixelCL": "byol.core.pixel_learner",
     "UserError": "byol.errors",
     "demo": "byol.reporting.demonstration",
     "embed": "byol.evaluation.embedding",
@@ -41,6 +43,7 @@ __all__ = [
     "LARS",
     "BYOLTrainer",
     "MockDataset",
+    "PixelCL",
     "UserError",
     "demo",
     "embed",

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from torch import nn
 
 from byol.core.backbone import Backbone
+from byol.core.dense_network import DenseNetwork
 from byol.core.gather import several_processes
 from byol.core.online_network import OnlineNetwork
 from byol.core.synchronization import synchronize_batch_norms
@@ -18,7 +19,7 @@ log = logging.getLogger(__name__)
 class Learner(nn.Module):
     """Parameters to train, and a moving average to keep; each learner adds what it compares, and how."""
 
-    online: OnlineNetwork
+    online: OnlineNetwork | DenseNetwork
     predictor: nn.Module
     target: TargetNetwork | None
     takes_views = False

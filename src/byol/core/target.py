@@ -63,10 +63,9 @@ class TargetNetwork(nn.Module):
         return cosine_tau(self._known_step(), self.tau_base, self.total_steps)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        """Return target projections [B,D], without gradient."""
-        projection: Tensor = self.network(images)
-        return projection
+    def forward(self, images: Tensor) -> Any:
+        """Return target projections [B,D], or whatever the network gives, without gradient."""
+        return self.network(images)
 
     @torch.no_grad()
     def update(self, online: nn.Module) -> None:
