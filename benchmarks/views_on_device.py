@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from floors import DEVICE, copy_bandwidth, fastest
 from recorded import parser, record_as_asked
-from torch import Tensor
 
 from byol.augment.presets import PRESETS
 from byol.data.batches import Batch, BatchPlan
 from byol.training.view_makers import ResidentViews
+from byol.types import View
 
 CASES = {"small": (32, 32, 512), "imagenet": (256, 224, 256)}
 """Side of the images, side of the views, batch."""
@@ -32,9 +32,9 @@ def views_per_second(preset: str, compiled: bool, rounds: int) -> float:
     make = ResidentViews(images, PRESETS[preset], size, plan, compiled).to(DEVICE)
     positions = count()
 
-    def one() -> tuple[Tensor, Tensor]:
+    def one() -> tuple[View, View]:
         position = next(positions)
-        made: tuple[Tensor, Tensor] = make(Batch(position, plan.indices(position).to(DEVICE)))
+        made: tuple[View, View] = make(Batch(position, plan.indices(position).to(DEVICE)))
         return made
 
     return 2 * batch / statistics.median(fastest(one, times=3) for _ in range(rounds))

@@ -238,15 +238,18 @@ def test_the_chain_without_rgb(monkeypatch):
 def test_crops_that_workers_cut_get_the_same_colours():
     crops = torch.randint(0, 256, (60, 2, 3, 24, 24), dtype=torch.uint8, generator=generator())
     plan = BatchPlan(60, 60, seed=5)
-    ours = StreamedViews((FIRST, SECOND), plan)(Batch(7, crops))
+    boxes, flipped = torch.rand(60, 2, 4), torch.rand(60, 2) < 0.5
+    ours = StreamedViews((FIRST, SECOND), plan)(Batch(7, crops, boxes=boxes, flipped=flipped))
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     again = derived_generator(5, VIEWS, 7, 0)
     for view, spec in enumerate((FIRST, SECOND)):
         drawn = draw_photometric(spec, 60, 3, again)
+        assert torch.equal(ours[view].box, boxes[:, view])
+        assert torch.equal(ours[view].flipped, flipped[:, view])
         for row in range(60):
             expected, unsure = coloured(crops[row, view].double().numpy() / 255, drawn, row)
             normalized = (expected - mean[:, None, None]) / std[:, None, None]
-            assert difference(ours[view][row], normalized, unsure) < 5e-4
+            assert difference(ours[view].image[row], normalized, unsure) < 5e-4
 
 
 def ks_distance(left, right):

@@ -57,7 +57,9 @@ def test_a_step_on_a_device_whose_values_cannot_be_read(
     plan, specs = BatchPlan(count=16, batch_size=8), preset_named(preset)
     if streamed:
         make_views: Any = StreamedViews(specs, plan)
-        batch = Batch(0, torch.zeros(8, 2, 3, 32, 32, dtype=torch.uint8, device="meta"))
+        crops = torch.zeros(8, 2, 3, 32, 32, dtype=torch.uint8, device="meta")
+        boxes, flipped = crops.new_zeros(8, 2, 4).float(), crops.new_zeros(8, 2).bool()
+        batch = Batch(0, crops, boxes=boxes, flipped=flipped)
     else:
         make_views = ResidentViews(torch.zeros(16, 3, 32, 32, dtype=torch.uint8), specs, 32, plan)
         batch = Batch(0, plan.indices(0).to("meta"))

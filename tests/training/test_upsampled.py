@@ -34,7 +34,7 @@ def test_views_equal_resized_crops(images: Tensor, interpolation: str) -> None:
     views = ResidentViews(images, (spec, spec), SIDE, plan)(Batch(1, indices))
     generator = derived_generator(plan.seed, VIEWS, 1, plan.rank)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    for view in views:
+    for view in (view.image for view in views):
         drawn = draw(spec, 8, 32, 32, 3, generator).geometric
         assert view.shape == (8, 3, SIDE, SIDE) and drawn.box is not None and 0 < int(drawn.flip.sum()) < 8
         for row, image in enumerate(images[indices].float() / 255):

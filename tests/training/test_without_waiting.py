@@ -82,7 +82,9 @@ def run_a_step(module: Pretraining, images: Tensor) -> None:
         moved_to_a_gpu(module)
         optimizer = module.configure_optimizers()
         labels = torch.empty(PLAN.batch_size, dtype=torch.int64, device="cuda")
-        batch = Batch(0, torch.empty(images.shape, dtype=images.dtype, device="cuda"), labels)
+        images = torch.empty(images.shape, dtype=images.dtype, device="cuda")
+        boxes, flipped = images.new_zeros(32, 2, 4).float(), images.new_zeros(32, 2).bool()  # of crops
+        batch = Batch(0, images, labels, boxes, flipped)
         loss = module.training_step(batch, 0)
         assert loss.device.type == "cuda"
         for parameter in (*module.learner.online_parameters(), *module.online_probe.parameters()):

@@ -13,6 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from byol.augment.presets import Affine, Crop, Intensity, Jitter, Semantics, ViewSpec
+from byol.geometry import normalized_boxes
 
 NONE, BRIGHTNESS, CONTRAST, SATURATION = 0, 1, 2, 3
 """Kinds of blend in `PhotometricDraw.blend_kind`. Hue is the fourth operation of the jitter."""
@@ -44,6 +45,15 @@ class GeometricDraw(_Parameters):
     flip: Tensor
     """[B] bool."""
     semantics: Semantics = "torchvision"
+
+    def source_box(self, height: int, width: int) -> Tensor | None:
+        """Return the part of `height` x `width` images that the view shows, as `View.box`."""
+        if self.affine is not None:
+            return None
+        if self.box is not None:
+            return normalized_boxes(self.box, height, width)
+        corner = self.flip.new_zeros(len(self.flip), 2, dtype=torch.float32)
+        return torch.cat([corner, corner + 1], dim=1)  # [B,4] the whole image
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from byol.augment.apply import apply
 from byol.augment.draw import Draw, draw
 from byol.augment.presets import ViewSpec, normalization
 from byol.augment.view_settings import view_specs_of
-from byol.geometry import normalized_boxes
 from byol.types import View
 
 Normalization = Literal["imagenet"] | tuple[Sequence[float], Sequence[float]] | None
@@ -74,11 +73,9 @@ def views(
     """
     _check(images)
     specs = view_specs_of(preset)
-    first_draw, second_draw = draws = draw_pair(specs, images, generator)
-    first, second = made_views(images, draws, specs, size, columns(normalize, images))
-    if not return_geometry:
-        return first, second
-    return _with_geometry(first, first_draw, images), _with_geometry(second, second_draw, images)
+    draws = draw_pair(specs, images, generator)
+    made = made_views(images, draws, specs, size, columns(normalize, images))
+    return with_geometry(made, draws, images) if return_geometry else made
 
 
 def draw_pair(
@@ -112,6 +109,15 @@ def made_views(
     return first, second
 
 
+def with_geometry(made: tuple[Tensor, Tensor], draws: tuple[Draw, Draw], images: Tensor) -> tuple[View, View]:
+    """Return what `made_views` made together with where it comes from."""
+    first, second = (
+        View(view, drawn.geometric.source_box(*images.shape[-2:]), drawn.geometric.flip)
+        for view, drawn in zip(made, draws, strict=True)
+    )
+    return first, second
+
+
 def _interpolation(spec: ViewSpec) -> str:
     return spec.crop.interpolation if spec.crop else "bilinear"
 
@@ -138,20 +144,6 @@ def standardized(images: Tensor, columns: Columns | None) -> Tensor:
 def _column(values: tuple[float, ...], device: torch.device) -> Tensor:
     """Return [1,C,1,1]; kept, because sending it to a GPU makes the host wait."""
     return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
-
-
-def _with_geometry(view: Tensor, drawn: Draw, images: Tensor) -> View:
-    return View(view, _source_box(drawn, images), drawn.geometric.flip)
-
-
-def _source_box(drawn: Draw, images: Tensor) -> Tensor | None:
-    """Return the part of the source that a view shows [B,4]; None after an affine."""
-    height, width = images.shape[-2:]
-    if drawn.geometric.affine is not None:
-        return None
-    if drawn.geometric.box is None:
-        return torch.tensor([0.0, 0.0, 1.0, 1.0], device=images.device).expand(len(images), 4)
-    return normalized_boxes(drawn.geometric.box, height, width)
 
 
 def _check(images: Tensor) -> None:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from byol.augment.draw import GeometricDraw, draw_geometric
@@ -31,6 +31,10 @@ class Batch(NamedTuple):
     """[B] indices of resident images, or [B,2,C,S,S] uint8: two crops of each image."""
     labels: Tensor | None = None
     """[B] int64, for those who learn from them beside the learner."""
+    boxes: Tensor | None = None
+    """[B,2,4] float32: where in its image each crop comes from, as `View.box`; None beside indices."""
+    flipped: Tensor | None = None
+    """[B,2] bool: the crop is mirrored; None beside indices."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,11 @@ class LabelledBatches:
             yield batch._replace(labels=self.labels[self.plan.indices(batch.position)])
 
 
-class _TwoCrops(Dataset[tuple[int, Tensor]]):
+_Crops = tuple[int, Tensor, Tensor, Tensor]
+"""An item of a loader: position, crops [2,C,S,S], their boxes [2,4], and whether they are mirrored [2]."""
+
+
+class _TwoCrops(Dataset[_Crops]):
     """Decode an image once and cut two crops out of it; runs in the loader's workers.
 
     An item's crops follow from the seed, the epoch and the index, not from the worker.
@@ -143,16 +151,20 @@ class _TwoCrops(Dataset[tuple[int, Tensor]]):
         self.size = size
         self.seed = seed
 
-    def __getitem__(self, item: tuple[int, int, int]) -> tuple[int, Tensor]:
+    def __getitem__(self, item: tuple[int, int, int]) -> _Crops:
         position, epoch, index = item
         image = self.image_set[index]  # [C,H,W]
         generator = derived_generator(self.seed, CROPS, epoch, index)
+        crops, boxes, flips = zip(*(self._crop(image, spec, generator) for spec in self.specs), strict=True)
+        return position, torch.stack(crops), torch.cat(boxes), torch.cat(flips)
+
+    def _crop(self, image: Tensor, spec: ViewSpec, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Return one crop [C,S,S], its box [1,4], and whether it is mirrored [1]."""
         height, width = image.shape[1:]
-        crops = [
-            cut(image, draw_geometric(spec, 1, height, width, generator), spec, self.size)
-            for spec in self.specs
-        ]
-        return position, torch.stack(crops)  # [2,C,S,S]
+        draw = draw_geometric(spec, 1, height, width, generator)
+        crop, box = cut(image, draw, spec, self.size), draw.source_box(height, width)
+        assert box is not None  # `cut` takes no other draw
+        return crop, box, draw.flip
 
 
 def cut(image: Tensor, draw: GeometricDraw, spec: ViewSpec, size: int) -> Tensor:
@@ -216,6 +228,7 @@ def streamed_batches(
     return loader
 
 
-def _collate(items: list[tuple[int, Tensor]]) -> Batch:
-    positions, crops = zip(*items, strict=True)
-    return Batch(positions[0], torch.stack(crops))  # [B,2,C,S,S]
+def _collate(items: list[_Crops]) -> Batch:
+    positions, *tensors = zip(*items, strict=True)
+    crops, boxes, flipped = map(torch.stack, tensors)  # [B,2,C,S,S], [B,2,4], [B,2]
+    return Batch(positions[0], crops, boxes=boxes, flipped=flipped)

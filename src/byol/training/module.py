@@ -89,8 +89,10 @@ class Pretraining(L.LightningModule):
         torch.manual_seed(derived_seed(self.plan.seed, NETWORK, batch.position, self.plan.rank))
         if batch.position % self.plan.accumulate == 0:
             self.zero_grad()
-        view1, view2 = channels_last(self.make_views(batch))
-        output = self.learner.compare_in_turn(view1, view2, 1 / self.plan.accumulate)
+        views: tuple[Any, Any] = channels_last(self.make_views(batch))
+        if not self.learner.takes_views:
+            views = views[0].image, views[1].image
+        output = self.learner.compare_in_turn(*views, 1 / self.plan.accumulate)
         self.watch.see(output)
         if self.online_probe is not None:
             assert batch.labels is not None

@@ -9,7 +9,6 @@ from byol.config import PretrainConfig
 from byol.training.building import first_batch
 from byol.training.module import Pretraining
 from byol.training.preparation import PreparedData
-from byol.training.view_makers import channels_last
 
 _COLUMNS = 16
 _PIXELS = 64
@@ -30,7 +29,8 @@ class FirstViews:
             return
         batch = first_batch(self.config, self.data, self.module.plan)
         batch = batch._replace(images=batch.images.to(self.module.device))
-        save_views(self.file, *channels_last(self.module.make_views(batch)), self.module)
+        view1, view2 = self.module.make_views(batch)
+        save_views(self.file, view1.image, view2.image, self.module)
 
 
 def save_views(file: Path, view1: Tensor, view2: Tensor, module: Pretraining) -> None:

@@ -1,6 +1,7 @@
 """From a batch of the loader to two normalised views on the training device."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor, nn
 from byol.augment.apply import photometric
 from byol.augment.draw import PhotometricDraw, draw_photometric
 from byol.augment.presets import ViewSpec
-from byol.augment.views import Columns, columns, draw_pair, made_views, standardized
+from byol.augment.views import Columns, columns, draw_pair, made_views, standardized, with_geometry
 from byol.data.batches import Batch, BatchPlan
 from byol.randomness import VIEWS, derived_generator
+from byol.types import View
 
 
 class ResidentViews(nn.Module):
@@ -35,12 +37,13 @@ class ResidentViews(nn.Module):
         self.plan = plan
         self.make = _OneGraph(made_views, compiled)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return two views [B,C,S,S]."""
+    def forward(self, batch: Batch) -> tuple[View, View]:
+        """Return two views of the images that a batch names."""
         generator = derived_generator(self.plan.seed, VIEWS, batch.position, self.plan.rank)
         images = self.images[batch.images]
         draws = draw_pair(self.specs, images, generator)
-        return self.make(images, draws, self.specs, self.size, columns("imagenet", images))
+        made = self.make(images, draws, self.specs, self.size, columns("imagenet", images))
+        return with_geometry(made, draws, images)
 
 
 class StreamedViews(nn.Module):
@@ -52,13 +55,16 @@ class StreamedViews(nn.Module):
         self.plan = plan
         self.make = _OneGraph(_coloured, compiled)
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Return two views [B,C,S,S] of crops [B,2,C,S,S]."""
+    def forward(self, batch: Batch) -> tuple[View, View]:
+        """Return two views of crops [B,2,C,S,S], with the boxes and mirrorings that come with them."""
         generator = derived_generator(self.plan.seed, VIEWS, batch.position, self.plan.rank)
         crops = batch.images
         count, channels = len(crops), crops.shape[2]
         drawn = [draw_photometric(spec, count, channels, generator).to(crops.device) for spec in self.specs]
-        return self.make(crops, drawn, columns("imagenet", crops[:, 0]))
+        first, second = self.make(crops, drawn, columns("imagenet", crops[:, 0]))
+        assert batch.boxes is not None and batch.flipped is not None
+        boxes, flipped = batch.boxes.unbind(1), batch.flipped.unbind(1)
+        return View(first, boxes[0], flipped[0]), View(second, boxes[1], flipped[1])
 
 
 def _coloured(crops: Tensor, drawn: list[PhotometricDraw], columns: Columns | None) -> tuple[Tensor, Tensor]:
@@ -84,7 +90,9 @@ class _OneGraph:
         return (self.plain if images.device.type == "cpu" else self.compiled)(images, *others)
 
 
-def channels_last(views: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def channels_last(views: tuple[View, View]) -> tuple[View, View]:
     """Lay views out as convolutions like them: 1.4x faster on the CPU measured, and on tensor cores."""
-    first, second = (view.contiguous(memory_format=torch.channels_last) for view in views)
+    first, second = (
+        replace(view, image=view.image.contiguous(memory_format=torch.channels_last)) for view in views
+    )
     return first, second

@@ -36,9 +36,12 @@ def warm_up(trainer: L.Trainer, module: Pretraining) -> None:
 def dummy_batch(module: Pretraining) -> Batch:
     """Return a batch of the shape of every other: of the first image only, or of black ones."""
     count, device = module.plan.micro_batch_size, module.device
+    labels = None
+    if module.online_probe is not None:
+        labels = torch.zeros(count, dtype=torch.int64, device=device)
     if isinstance(module.make_views, ResidentViews):
-        images = torch.zeros(count, dtype=torch.int64, device=device)
-    else:
-        size, channels = module.learner.image_size, module.learner.backbone.channels
-        images = torch.zeros(count, 2, channels, size, size, dtype=torch.uint8, device=device)
-    return Batch(0, images, None if module.online_probe is None else images.new_zeros(count).long())
+        return Batch(0, torch.zeros(count, dtype=torch.int64, device=device), labels)
+    size, channels = module.learner.image_size, module.learner.backbone.channels
+    crops = torch.zeros(count, 2, channels, size, size, dtype=torch.uint8, device=device)
+    boxes = torch.tensor([0.0, 0.0, 1.0, 1.0], device=device).repeat(count, 2, 1)  # whole images
+    return Batch(0, crops, labels, boxes, torch.zeros(count, 2, dtype=torch.bool, device=device))
