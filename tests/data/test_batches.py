@@ -9,11 +9,13 @@ import torch
 from torchvision.transforms.v2 import functional as transforms
 
 from byol.augment.draw import draw_geometric
-from byol.augment.presets import PRESETS
+from byol.augment.presets import PRESETS, ViewSpec
+from byol.augment.views import views
 from byol.data.batches import BatchPlan, LabelledBatches, ResidentBatches, cut, streamed_batches
 from byol.data.images import TensorImages
 from byol.data.source import open_source
 from byol.errors import UserError
+from byol.randomness import CROPS, derived_generator
 
 
 @pytest.mark.parametrize(("accumulate", "processes"), [(1, 1), (2, 1), (1, 3), (2, 3)])
@@ -98,6 +100,47 @@ def test_cut_equals_torchvision() -> None:
         assert torch.equal(cut(image, drawn, spec, 32), expected)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("preset", ["small", "imagenet"])
+def test_boxes_and_mirroring_give_the_crops_of_images_of_any_size(
+    preset: str, workers: int, photographs: Path
+) -> None:
+    """torchvision cuts the box out of the image, resizes and mirrors it, and has the same bytes."""
+    images = open_source(f"folder:{photographs}").train
+    plan = BatchPlan(len(images), 12)
+    for batch in streamed_batches(images, plan, PRESETS[preset], 32, 0, 2, num_workers=workers):
+        assert batch.boxes.shape == (12, 2, 4) and batch.boxes.dtype == torch.float32
+        assert batch.flipped.shape == (12, 2) and 0 < int(batch.flipped.sum()) < 24
+        for row, index in enumerate(plan.indices(batch.position).tolist()):
+            image = images[index]
+            height, width = image.shape[1:]
+            for view, spec in enumerate(PRESETS[preset]):
+                pixels = batch.boxes[row, view].double() * torch.tensor([width, height, width, height])
+                left, top, right, bottom = pixels.round().int().tolist()
+                torch.testing.assert_close(pixels, pixels.round(), rtol=0, atol=1e-4)
+                mode = transforms.InterpolationMode(spec.crop.interpolation)
+                box = (top, left, bottom - top, right - left)
+                expected = transforms.resized_crop(image, *box, [32, 32], mode, antialias=True)
+                if batch.flipped[row, view]:
+                    expected = transforms.horizontal_flip(expected)
+                assert torch.equal(batch.images[row, view], expected)
+
+
+def test_the_same_draw_means_the_same_in_memory_and_from_workers(photographs: Path) -> None:
+    """Views of crops and flips alone, from the generator of a worker's item."""
+    images, plan = open_source(f"folder:{photographs}").train, BatchPlan(24, 24, seed=3)
+    specs = tuple(ViewSpec(crop=spec.crop, flip=spec.flip) for spec in PRESETS["small"])
+    (batch,) = streamed_batches(images, plan, specs, 32, 0, 1, num_workers=0)
+    for row, index in enumerate(plan.indices(0).tolist()):
+        generator = derived_generator(3, CROPS, 0, index)
+        both = views(images[index][None], 32, specs, generator, normalize=None, return_geometry=True)
+        for number, view in enumerate(both):
+            assert torch.equal(view.box[0], batch.boxes[row, number])
+            assert bool(view.flipped[0]) == bool(batch.flipped[row, number])
+            difference = view.image[0] * 255 - batch.images[row, number]
+            assert float(difference.abs().max()) <= 2  # bytes are rounded twice
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["main", "fork", "spawn"])
 def test_a_process_that_leaves_a_loader_in_the_middle_ends(kind: str, tmp_path: Path) -> None:
@@ -105,7 +148,8 @@ def test_a_process_that_leaves_a_loader_in_the_middle_ends(kind: str, tmp_path: 
     program = """
 import multiprocessing, sys
 import torch
-from byol.augment.presets import PRESETS
+from byol.augment.presets import PRESETS, ViewSpec
+from byol.augment.views import views
 from byol.data.batches import BatchPlan, streamed_batches
 
 class Images:
