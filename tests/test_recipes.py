@@ -52,6 +52,42 @@ def test_every_imagenet_recipe_is_compared() -> None:
     assert {name for name in recipe_names() if name.startswith("imagenet")} == set(PUBLISHED)
 
 
+PIXPRO = {
+    "method": "pixpro",
+    "backbone": "resnet50",
+    "stem": "standard",
+    "image_size": 224,
+    "projection_size": 256,
+    "projection_hidden_size": 4096,
+    "propagation_layers": 1,
+    "propagation_gamma": 2,
+    "positive_distance": 0.7,
+    "instance_weight": 0,
+    "preset": "pixpro",
+    "batch_size": 8 * 128,
+    "warmup": "5ep",
+    "optimizer": "lars",
+    "base_lr": 1.0,
+    "weight_decay": 1e-5,
+    "tau": 0.99,
+    "checkpoint_every": "10ep",
+    "precision": "bf16",
+    "holdout": 0,
+    "data": "folder:imagenet",
+}
+"""`tools/pixpro_base_r50_{100,400}ep.sh` and `contrast/option.py` of the official code, beside ours."""
+
+
+@pytest.mark.parametrize("epochs", ["100", "400"])
+def test_pixpro_recipe_is_the_published_one(epochs: str) -> None:
+    name = f"pixpro-{epochs}"
+    settings = read_yaml(PretrainConfig, recipe_text(name), name)
+    config = settings_from(PretrainConfig, settings)
+    expected = {**PIXPRO, "epochs": epochs}
+    assert {field: getattr(config, field) for field in settings} == expected  # and nothing else is set
+    assert (config.crop_scale, config.accumulate, config.target_statistics) == (None, 1, "own")
+
+
 def test_recipes_are_listed_by_length() -> None:
     names = [name for name in recipe_names() if name.startswith(("imagenet", "cifar"))]
     minutes = ["cifar-1min", "cifar-10min", "cifar-20min"]

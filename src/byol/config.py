@@ -5,13 +5,25 @@ from typing import Any, Literal
 
 from byol.errors import UserError, unknown
 
-Method = Literal["byol", "simsiam"]
+Method = Literal["byol", "simsiam", "pixpro", "pixcontrast"]
+PIXEL_METHODS: tuple[Method, ...] = ("pixpro", "pixcontrast")
+"""Those that compare places of feature maps: they need to know where a view comes from."""
 Optimizer = Literal["lars", "adamw", "sgd"]
-PresetName = Literal["imagenet", "official", "small", "glyph"]
+PresetName = Literal["imagenet", "official", "pixpro", "small", "glyph"]
 Precision = Literal["fp32", "bf16"]
 Normalization = Literal["batch", "group"]
 TargetStatistics = Literal["own", "copy", "average"]
 Stem = Literal["small", "strided", "standard"]
+_MEANT_FOR: dict[str, tuple[Method, ...]] = {
+    "instance_weight": PIXEL_METHODS,
+    "positive_distance": PIXEL_METHODS,
+    "feature_layer": PIXEL_METHODS,
+    "propagation_layers": ("pixpro",),
+    "propagation_gamma": ("pixpro",),
+    "pixel_temperature": ("pixcontrast",),
+    "gather_projections": ("byol", "simsiam"),
+}
+"""Settings that mean nothing beside other methods."""
 TIMM_WEIGHTS = "timm"
 """In the place of a weights file: what timm has for the network."""
 LOGGERS = ("tensorboard", "mlflow", "wandb", "none")
@@ -27,7 +39,8 @@ class PretrainConfig:
     out: str | None = None
     """Run directory, which must not exist. Default: the next free runs/DATA-METHOD-N."""
     method: Method = "byol"
-    """byol, or simsiam: no target network."""
+    """byol; simsiam: no target network; pixpro: dense features, for segmentation and detection;
+    pixcontrast: the same by contrast with the other places of the map."""
     backbone: str = "resnet18"
     """Any timm name, or a small ResNet: resnet8_16, resnet8_24, resnet8_32, resnet8_64, ..."""
     backbone_weights: str | None = None
@@ -49,8 +62,9 @@ class PretrainConfig:
     channels: int | None = None
     """Channels of the images, 1 or 3. Default: the data's."""
     preset: PresetName | dict[str, Any] | None = None
-    """Augmentations; official is imagenet with the operations of BYOL's own code. Default: glyph for digits
-    and EMNIST, small up to 96 pixels, else imagenet. In YAML also views of your own, in names and values."""
+    """Augmentations; official is imagenet with the operations of BYOL's own code, pixpro with bilinear crops.
+    Default: glyph for digits and EMNIST, small up to 96 pixels, else imagenet; pixpro and pixcontrast: small
+    up to 96 pixels, else pixpro. In YAML also views of your own, in names and values."""
     crop_scale: float | None = None
     """Smallest area of a random crop over the area of the image. Default: the preset's (0.08)."""
     batch_size: int = 256
@@ -60,24 +74,40 @@ class PretrainConfig:
     epochs: str = "100"
     """Length of training: 100 or 100ep epochs, 500st optimizer steps."""
     warmup: str | None = None
-    """Linear warm-up: epochs, steps (500st) or a share of the run (5%). Default: 10 epochs, at most a
-    quarter of the run; simsiam none."""
+    """Linear warm-up: epochs, steps (500st) or a share of the run (5%). Default: 10 epochs (pixpro and
+    pixcontrast 5), at most a quarter of the run; simsiam none."""
     optimizer: Optimizer | None = None
     """lars as published, adamw, or sgd with momentum 0.9. Default: lars, simsiam sgd."""
     base_lr: float | None = None
     """Learning rate per 256 images: lr = base-lr x batch-size / 256. Default: lars as published for
-    this number of epochs, adamw 0.002, sgd 0.05."""
+    this number of epochs (pixpro and pixcontrast 1), adamw 0.002, sgd 0.05."""
     weight_decay: float | None = None
-    """On all weights but biases and norms (simsiam: on all). Default: lars as published, adamw 0.0001,
-    sgd 0.0001."""
+    """On all weights but biases and norms (simsiam: on all). Default: lars as published (pixpro and
+    pixcontrast 0.00001), adamw 0.0001, sgd 0.0001."""
     tau: float | None = None
     """Decay rate of the target at the first step; it rises to 1 along a cosine. Default: as published
-    for this number of epochs."""
+    for this number of epochs; pixpro and pixcontrast 0.99."""
     target_statistics: TargetStatistics = "own"
     """Batch normalisation of the target: own = each batch's statistics, as published; copy, average =
     the online network's running statistics, copied or averaged with tau (EMAN)."""
     gather_projections: bool = False
-    """Compute the loss from all processes' projections together; gradients stay the same."""
+    """Compute the loss from all processes' projections together; gradients stay the same. Not with pixpro
+    and pixcontrast."""
+    feature_layer: str | None = None
+    """pixpro and pixcontrast: the layer whose feature map is compared. Default: the last one that has a
+    map."""
+    positive_distance: float = 0.7
+    """pixpro and pixcontrast: places of two views are the same below this distance in the image, in
+    diagonals of the larger cell."""
+    propagation_layers: int = 1
+    """pixpro: layers that transform the values which pixel propagation averages, 0 to 2."""
+    propagation_gamma: float = 2.0
+    """pixpro: exponent, at least 1, of the similarity by which it weighs them."""
+    pixel_temperature: float = 0.3
+    """pixcontrast: temperature of the similarities."""
+    instance_weight: float | None = None
+    """pixpro and pixcontrast: weight of BYOL's loss of whole images beside that of places. Default: 0, which
+    leaves it out."""
     holdout: float = 0.1
     """Share of the train split kept out of pretraining, or a number of images."""
     knn_every: str = "10%"
@@ -134,6 +164,7 @@ class PretrainConfig:
         if self.devices != "auto" and not (self.devices.isdigit() and int(self.devices) > 0):
             raise UserError(f"devices is '{self.devices}', it must be a number or auto")
         logger_names(self.logger)
+        _check_pixel_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,6 +303,23 @@ def logger_names(text: str) -> tuple[str, ...]:
     if "none" in names and len(names) > 1:
         raise UserError(f"logger is '{text}': none stands alone")
     return () if names == ("none",) else names
+
+
+def _check_pixel_settings(config: PretrainConfig) -> None:
+    """Raise UserError where a setting of some methods is out of its range, or given beside another method."""
+    _at_least(config, 0, "instance_weight")
+    _at_least(config, 1, "propagation_gamma")
+    for name in ("positive_distance", "pixel_temperature"):
+        if not getattr(config, name) > 0:
+            raise UserError(f"{name} is {getattr(config, name)}, it must be above 0")
+    if config.propagation_layers not in (0, 1, 2):
+        raise UserError(f"propagation_layers is {config.propagation_layers}, it must be 0, 1 or 2")
+    for name, methods in _MEANT_FOR.items():
+        is_given = getattr(config, name) != getattr(PretrainConfig, name)
+        if is_given and config.method not in methods:
+            raise UserError(
+                f"{name} means nothing with method {config.method}: it is for {' and '.join(methods)}"
+            )
 
 
 def _at_least(config: Any, low: float, *names: str) -> None:

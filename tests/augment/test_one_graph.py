@@ -17,6 +17,7 @@ from byol.augment.views import columns, draw_pair, made_views, standardized
 @pytest.mark.parametrize("channels", [1, 3])
 def test_both_views_are_one_graph_off_the_cpu(preset, channels, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # knows no such device
+    torch.compiler.reset()  # of one function only so many graphs are kept
     images = torch.zeros(8, channels, 32, 36, dtype=torch.uint8, device="meta")
     compiled = torch.compile(made_views, backend="eager", fullgraph=True, dynamic=False)
     draws = draw_pair(PRESETS[preset], images, torch.Generator())

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.gpu
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_compiled_views_equal_those_of_a_cpu(preset: str) -> None:
+    torch.compiler.reset()  # of one function only so many graphs are kept
     images, specs = torch.randint(0, 256, (64, 3, 32, 36), dtype=torch.uint8), PRESETS[preset]
     draws = draw_pair(specs, images, torch.Generator().manual_seed(0))
     expected = made_views(images, draws, specs, 24, columns("imagenet", images))

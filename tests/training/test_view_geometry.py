@@ -1,7 +1,7 @@
 """Where a view comes from, as a learner gets it: told by pixels whose values are their places."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ class Witness(BYOL):
     """Takes whole views, and keeps them."""
 
     takes_views = True
-    seen: list[tuple[View, View]] = []
+    seen: ClassVar[list[tuple[View, View]]] = []
 
     def compare_in_turn(self, view1: View, view2: View, share: float = 1.0) -> StepOutput:  # type: ignore[override]
         self.seen.append((view1, view2))

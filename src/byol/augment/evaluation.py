@@ -63,5 +63,5 @@ class Preprocess:
 def preprocess_for(preset: str, size: int, channels: int) -> Preprocess:
     """Return the test-time preprocessing that goes with the views of a preset."""
     mean, std = normalization(channels)
-    fraction = 224 / 256 if preset in ("imagenet", "official") else 1.0
+    fraction = 224 / 256 if preset in ("imagenet", "official", "pixpro") else 1.0
     return Preprocess(size, tuple(mean), tuple(std), crop_fraction=fraction)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from byol.config import PresetName
+from byol.config import PIXEL_METHODS, Method, PresetName
 from byol.errors import UserError, unknown
 
 Semantics = Literal["torchvision", "official"]
@@ -133,14 +133,17 @@ def _check_ranges(part: Any, low: float, high: float, name: str) -> None:
 _IMAGENET = ViewSpec(crop=Crop(), flip=0.5, jitter=Jitter(), grey=0.2, blur=1.0)
 # The same table with the operations of the code that the published numbers come from.
 _OFFICIAL = replace(_IMAGENET, semantics="official")
+# As PixPro's code (`contrast/data/transform.py`).
+_PIXPRO = replace(_IMAGENET, crop=Crop(interpolation="bilinear"))
 # 32-96 pixels: too few for a blur to leave much (as solo-learn and lightly on CIFAR-10).
-_SMALL = replace(_IMAGENET, crop=Crop(interpolation="bilinear"), blur=0.0)
+_SMALL = replace(_PIXPRO, blur=0.0)
 # Digits and letters: mirroring or cropping them changes what they are.
 _GLYPH = ViewSpec(affine=Affine(), intensity=Intensity())
 
 PRESETS: dict[str, tuple[ViewSpec, ViewSpec]] = {
     "imagenet": (_IMAGENET, replace(_IMAGENET, blur=0.1, solarize=0.2)),
     "official": (_OFFICIAL, replace(_OFFICIAL, blur=0.1, solarize=0.2)),
+    "pixpro": (_PIXPRO, replace(_PIXPRO, blur=0.1, solarize=0.2)),
     "small": (_SMALL, replace(_SMALL, solarize=0.2)),
     "glyph": (_GLYPH, _GLYPH),
 }
@@ -157,8 +160,10 @@ def preset_named(name: str) -> tuple[ViewSpec, ViewSpec]:
     return PRESETS[name]
 
 
-def natural_preset(data: str, size: int) -> PresetName:
-    """Return the preset that suits a data source (by its name) and a side of the views in pixels."""
+def natural_preset(data: str, size: int, method: Method = "byol") -> PresetName:
+    """Return the preset that suits a data source (by its name), a side of views in pixels, and a method."""
+    if method in PIXEL_METHODS:  # which need crops
+        return "small" if size <= 96 else "pixpro"
     if data == "digits" or data.startswith("emnist/"):
         return "glyph"
     return "small" if size <= 96 else "imagenet"

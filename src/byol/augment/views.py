@@ -56,9 +56,9 @@ def views(
         images: [B,C,H,W], uint8 or float in [0,1]; any number of channels C. Operations that need
             RGB are left out where C is not 3.
         size: side S of the views in pixels.
-        preset: "imagenet", "official" (the same table with the operations of the official code), "small"
-            (32-96 pixels), "glyph" (digits and letters), two `ViewSpec`s, or names and values
-            as under `preset:` in YAML.
+        preset: "imagenet", "official" (the same table with the operations of the official code), "pixpro"
+            (with bilinear crops), "small" (32-96 pixels), "glyph" (digits and letters), two `ViewSpec`s, or
+            names and values as under `preset:` in YAML.
         generator: source of randomness; torch's CPU generator by default.
         normalize: "imagenet" (its grey for C other than 3), a pair of mean and standard deviation
             per channel, or None for views in [0,1].

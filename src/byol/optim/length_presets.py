@@ -19,6 +19,8 @@ LENGTH_PRESETS = {
     1000: LengthPreset(0.20, 1.5e-6, 0.996),
 }
 """By epochs; published for these four lengths."""
+PIXEL_PRESET = LengthPreset(1.0, 1e-5, 0.99)
+"""PixPro's, of 100 and 400 epochs (`tools/pixpro_base_r50_{100,400}ep.sh` of its code)."""
 
 
 def preset_for(epochs: float) -> LengthPreset:

@@ -13,13 +13,13 @@ from torch.utils.data import Dataset
 
 from byol.augment.presets import ViewSpec, natural_preset
 from byol.augment.view_settings import view_specs_of
-from byol.config import TIMM_WEIGHTS, Optimizer, PretrainConfig
+from byol.config import PIXEL_METHODS, TIMM_WEIGHTS, Optimizer, PretrainConfig
 from byol.data.images import Concatenation, Subset, in_memory, natural_side, resident
 from byol.data.source import open_source, resolved_spec
 from byol.data.splits import holdout_split
 from byol.duration import Duration
 from byol.errors import UserError
-from byol.optim.length_presets import LengthPreset, preset_for
+from byol.optim.length_presets import PIXEL_PRESET, LengthPreset, preset_for
 from byol.types import ImageSet
 
 Data = str | Dataset[Any] | Tensor
@@ -66,7 +66,10 @@ def prepare_data(data: Data, config: PretrainConfig) -> PreparedData:
 def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
     """Fill in every setting that follows from the data or from the length of training."""
     size = config.image_size or natural_side(data.images)
-    preset = natural_preset(data.name, size) if config.preset is None else config.preset
+    preset = natural_preset(data.name, size, config.method) if config.preset is None else config.preset
+    instance_weight = config.instance_weight
+    if instance_weight is None and config.method in PIXEL_METHODS:
+        instance_weight = 0.0
     defaults = _optimizer_defaults(config, len(data.pretraining) // config.batch_size or 1)
     config = replace(
         config,
@@ -80,12 +83,24 @@ def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
         base_lr=defaults.base_lr if config.base_lr is None else config.base_lr,
         weight_decay=defaults.weight_decay if config.weight_decay is None else config.weight_decay,
         tau=defaults.tau if config.tau is None else config.tau,
+        instance_weight=instance_weight,
     )
-    has_crop = all(spec.crop is not None for spec in view_specs_of(preset))
-    if not has_crop and (data.images is None or data.images.shape[2] != data.images.shape[3]):
-        which = f"preset '{preset}'" if isinstance(preset, str) else "one of the views"
-        raise UserError(f"{which} has no crop: it takes square images of one size, at most 128 pixels")
+    _check_preset(config, data)
     return config
+
+
+def _check_preset(config: PretrainConfig, data: PreparedData) -> None:
+    """Raise UserError where the views are none for this method or these images."""
+    specs, preset = view_specs_of(config.preset), config.preset
+    which = f"preset '{preset}'" if isinstance(preset, str) else "one of the views"
+    if all(spec.crop is not None for spec in specs):
+        return
+    if config.method in PIXEL_METHODS:
+        raise UserError(
+            f"{which} has no crop, and {config.method} matches places of two crops: give --preset small"
+        )
+    if data.images is None or data.images.shape[2] != data.images.shape[3]:
+        raise UserError(f"{which} has no crop: it takes square images of one size, at most 128 pixels")
 
 
 def view_specs(config: PretrainConfig) -> tuple[ViewSpec, ViewSpec]:
@@ -130,8 +145,9 @@ def lengths(config: PretrainConfig, steps_per_epoch: int) -> Lengths:
 
 
 def _default_warmup(config: PretrainConfig, steps_per_epoch: int, total: int) -> int:
-    """Return ten epochs, as published, but at most a quarter of the run; SimSiam has no warm-up."""
-    return 0 if config.method == "simsiam" else min(10 * steps_per_epoch, total // 4)
+    """Return the published number of epochs, but at most a quarter of the run; SimSiam has no warm-up."""
+    epochs = {"byol": 10, "simsiam": 0, "pixpro": 5, "pixcontrast": 5}[config.method]
+    return min(epochs * steps_per_epoch, total // 4)
 
 
 def worker_count(config: PretrainConfig) -> int:
@@ -152,7 +168,7 @@ def use_compile(config: PretrainConfig) -> bool:
 def _optimizer_defaults(config: PretrainConfig, steps_per_epoch: int) -> LengthPreset:
     """Return learning rate, weight decay and tau for this optimizer and length."""
     epochs = Duration.parse(config.epochs, "epochs").steps(steps_per_epoch) / steps_per_epoch
-    published = preset_for(max(epochs, 1))
+    published = PIXEL_PRESET if config.method in PIXEL_METHODS else preset_for(max(epochs, 1))
     optimizer = config.optimizer or _natural_optimizer(config)
     if optimizer == "lars":
         return published
