@@ -36,6 +36,7 @@ def save_bundle(
     config = {
         "architecture": architecture,
         "hidden_layer": backbone.hidden_layer,
+        "feature_layer": backbone.feature_layer,
         "image_size": backbone.image_size,
         "channels": backbone.channels,
         "normalization": backbone.normalization,
@@ -108,7 +109,10 @@ def _build(config: dict[str, Any], net: nn.Module | None, folder: Path) -> Backb
             config["hidden_layer"],
             config["channels"],
             normalization=normalization,
+            feature_layer=config.get("feature_layer"),
         )
     if config["architecture"] is None:
         raise UserError(f"{folder} holds a network of your own: pass an untrained copy of it as `net`")
-    return build_backbone(**config["architecture"])[0]
+    backbone, _ = build_backbone(**config["architecture"])
+    backbone.feature_layer = config.get("feature_layer")
+    return backbone

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Collection, Iterator
+from typing import Any
 
 from torch import nn
 
@@ -12,6 +13,7 @@ from byol.core.online_network import OnlineNetwork
 from byol.core.synchronization import synchronize_batch_norms
 from byol.core.target import TargetNetwork
 from byol.errors import UserError
+from byol.types import StepOutput
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +24,13 @@ class Learner(nn.Module):
     online: OnlineNetwork | DenseNetwork
     predictor: nn.Module
     target: TargetNetwork | None
+    image_size: int
     takes_views = False
-    """Whether `compare` needs to know where views come from (`View`), or takes them as tensors."""
+    """Whether two views are compared as `View`s, which tell where they come from, or as tensors."""
+
+    def compare_in_turn(self, view1: Any, view2: Any, share: float = 1.0) -> StepOutput:
+        """Return loss and projections of two views; part of the loss goes backward here (see `byol.BYOL`)."""
+        raise NotImplementedError
 
     @property
     def backbone(self) -> Backbone:

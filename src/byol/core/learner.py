@@ -80,9 +80,6 @@ class BYOL(Learner):
             `sync_batchnorm` is asked for on a CPU.
     """
 
-    takes_views = False
-    """`compare` takes images, not `View`s with their geometry."""
-
     @keyword_aliases(base_model="net", moving_avg_decay="moving_average_decay")
     def __init__(
         self,

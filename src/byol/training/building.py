@@ -9,9 +9,11 @@ from torch import nn
 
 from byol.augment.evaluation import preprocess_for
 from byol.augment.presets import natural_preset
-from byol.config import TIMM_WEIGHTS, PretrainConfig
+from byol.config import PIXEL_METHODS, TIMM_WEIGHTS, PretrainConfig
+from byol.core.base_learner import Learner
 from byol.core.learner import BYOL
 from byol.core.named_backbone import build_backbone
+from byol.core.pixel_learner import PixelCL
 from byol.core.synchronization import synchronize_batch_norms
 from byol.data.batches import Batch, BatchPlan, LabelledBatches, ResidentBatches, streamed_batches
 from byol.errors import UserError
@@ -108,10 +110,22 @@ def _named_backbone(config: PretrainConfig) -> tuple[nn.Module, dict[str, Any]]:
 
 def _learner(
     config: PretrainConfig, net: nn.Module, hidden_layer: str | int | None, total_steps: int
+) -> Learner:
+    make = _pixel_learner if config.method in PIXEL_METHODS else _instance_learner
+    learner = make(config, net, hidden_layer, total_steps)
+    assert config.image_size is not None and config.channels is not None
+    preset = config.preset
+    if not isinstance(preset, str):  # views of one's own do not tell how images are cut at test time
+        preset = natural_preset(config.data, config.image_size)
+    learner.backbone.preprocess = preprocess_for(preset, config.image_size, config.channels)
+    return learner
+
+
+def _instance_learner(
+    config: PretrainConfig, net: nn.Module, hidden_layer: str | int | None, total_steps: int
 ) -> BYOL:
     assert config.image_size is not None and config.tau is not None
-    assert config.channels is not None
-    learner = BYOL(
+    return BYOL(
         net,
         config.image_size,
         hidden_layer,
@@ -126,14 +140,34 @@ def _learner(
         normalization=config.normalization,
         gather_projections=config.gather_projections,
     )
-    preset = config.preset
-    if not isinstance(preset, str):  # views of one's own do not tell how images are cut at test time
-        preset = natural_preset(config.data, config.image_size)
-    learner.backbone.preprocess = preprocess_for(preset, config.image_size, config.channels)
-    return learner
 
 
-def _online_probe(data: PreparedData, learner: BYOL) -> OnlineProbe:
+def _pixel_learner(
+    config: PretrainConfig, net: nn.Module, hidden_layer: str | int | None, total_steps: int
+) -> PixelCL:
+    assert config.image_size is not None and config.tau is not None
+    return PixelCL(
+        net,
+        config.image_size,
+        config.feature_layer,
+        hidden_layer,
+        config.projection_size or 256,
+        config.projection_hidden_size or 4096,
+        moving_average_decay=config.tau,
+        ppm_num_layers=config.propagation_layers,
+        ppm_gamma=config.propagation_gamma,
+        distance_thres=config.positive_distance,
+        similarity_temperature=config.pixel_temperature,
+        alpha=config.instance_weight or 0.0,
+        use_pixpro=config.method == "pixpro",
+        total_steps=total_steps,
+        sync_batchnorm=False,
+        channels=config.channels,
+        normalization=config.normalization,
+    )
+
+
+def _online_probe(data: PreparedData, learner: Learner) -> OnlineProbe:
     labels, names = data.pretraining.labels, data.pretraining.class_names
     if labels is None:
         some = "only some of the" if data.train.labels is not None else "no"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from byol.core.learner import BYOL
+from byol.core.base_learner import Learner
 from byol.data.batches import Batch, BatchPlan
 from byol.optim.groups import parameter_groups
 from byol.optim.lars import LARS
@@ -34,7 +34,7 @@ class OptimizerSettings:
     total_steps: int
 
 
-def build_optimizer(settings: OptimizerSettings, learner: BYOL) -> Optimizer:
+def build_optimizer(settings: OptimizerSettings, learner: Learner) -> Optimizer:
     """Return the optimizer over the learner's online parameters, in groups with explicit flags."""
     groups = parameter_groups(learner, learner.named_online_parameters(), settings.weight_decay)
     if settings.decay_all:
@@ -53,7 +53,7 @@ class Pretraining(L.LightningModule):
 
     def __init__(
         self,
-        learner: BYOL,
+        learner: Learner,
         make_views: nn.Module,
         settings: OptimizerSettings,
         plan: BatchPlan,
