@@ -1,0 +1,119 @@
+"""Dense features on CamVid, on two CPU cores: untrained, BYOL, PixPro and PixPro with BYOL beside it.
+
+python benchmarks/dense.py --data hf:PATH [--quick]
+
+Three pretraining seeds each, on the train images alone, the same steps for all; then segmentation by frozen features
+and a linear head, and by fine-tuning. Runs are kept in --runs: started again, the command goes on where it was.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from recorded import record
+
+import byol
+from byol.cli import main as command_line
+from byol.rundir import RunDirectory, write_atomically
+
+SEEDS = (0, 1, 2)
+METHODS: dict[str, dict[str, str]] = {
+    "byol": {"method": "byol"},
+    "pixpro": {"method": "pixpro"},
+    "pixpro+instance": {"method": "pixpro", "instance_weight": "1"},
+}
+PRETRAINING = {
+    "backbone": "resnet8_32",
+    "stem": "strided",
+    "image_size": "64",
+    "projection_hidden_size": "512",
+    "batch_size": "32",
+    "epochs": "100",
+    "warmup": "10%",
+    "optimizer": "adamw",
+    "base_lr": "8e-3",
+    "weight_decay": "1e-4",
+    "tau": "0.98",
+    "holdout": "0",
+    "knn_every": "0",
+    "logger": "none",
+}
+EVALUATION = {"finetune_rates": "0.1", "finetune_epochs": "20"}
+QUICK_PRETRAINING = {"epochs": "4st"}
+QUICK_EVALUATION = {"finetune_rates": "0.1", "finetune_epochs": "1"}
+
+
+def main() -> None:
+    """Train and measure what is missing, and write every mean over seeds with its standard deviation."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", required=True, help="CamVid with masks, such as hf:PATH")
+    parser.add_argument("--runs", type=Path, help="default: runs/dense, with --quick runs/dense-quick")
+    parser.add_argument("--quick", action="store_true", help="a few steps: measures nothing")
+    options = parser.parse_args()
+    runs = options.runs or Path(f"runs/dense{'-quick' if options.quick else ''}")
+    results: list[dict[str, Any]] = []
+    for seed in SEEDS:
+        for name, method in METHODS.items():
+            run = RunDirectory(runs / f"{name}-{seed}")
+            pretrain(run, {**PRETRAINING, **method, "seed": str(seed), "data": options.data}, options.quick)
+            results += measured(run, name, options.quick)
+    rows = means(results)
+    for row in rows:
+        print(f"{row['features']:16} {row['head']:7} {row['metric']:15} {row['mean']:.4f} +- {row['std']:.4f}")
+    if not options.quick:
+        values = {"seeds": SEEDS, "pretraining": PRETRAINING, "evaluation": EVALUATION, "rows": rows}
+        values["pretraining_seconds"] = [seconds(RunDirectory(path)) for path in sorted(runs.iterdir())]
+        print(record("dense", "python benchmarks/dense.py --data hf:PATH", values))
+
+
+def pretrain(run: RunDirectory, settings: dict[str, str], quick: bool) -> None:
+    """Pretrain, or go on, where the run has not ended."""
+    settings = {**settings, **(QUICK_PRETRAINING if quick else {}), "out": str(run.path)}
+    words = ["--resume", str(run.path)]
+    if not run.last_checkpoint.is_file():
+        words = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
+    if status := command_line(["pretrain", *words]):
+        raise SystemExit(status)
+
+
+def measured(run: RunDirectory, name: str, quick: bool) -> list[dict[str, Any]]:
+    """Return the run's results, measured now or before; untrained features are those of BYOL's step 0."""
+    file = run.path / "dense.json"
+    if not file.is_file():
+        settings = QUICK_EVALUATION if quick else EVALUATION
+        found = byol.evaluate(run.path, protocol="segmentation", baselines=name == "byol", **settings)
+        kept = [result.to_dict() for result in found]
+        for result in kept:
+            result["features"] = name if result["features"] != "random-init" else "random-init"
+        write_atomically(file, json.dumps(kept, indent=1) + "\n")
+    return list(json.loads(file.read_text()))
+
+
+def seconds(run: RunDirectory) -> float:
+    """Return how long a run trained."""
+    return float(run.metrics()[-1]["seconds"])
+
+
+def means(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a row for each of features, head and metric."""
+    found: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
+    for result in results:
+        found[result["features"], result["settings"]["head"], result["metric"]].append(result)
+    return [
+        {
+            **dict(zip(("features", "head", "metric"), key, strict=True)),
+            "mean": mean(values := [result["value"] for result in each]),
+            "std": stdev(values) if len(values) > 1 else 0.0,
+            "values": values,
+            "chosen": [result["settings"].get("lr") for result in each],
+            "seconds": round(sum(result["seconds"] for result in each)),
+        }
+        for key, each in found.items()
+    ]
+
+
+if __name__ == "__main__":
+    main()
