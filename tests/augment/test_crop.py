@@ -4,9 +4,11 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
+from byol.augment import apply as module
+from byol.augment.apply import geometric
 from byol.augment.draw import GeometricDraw, draw_geometric
 from byol.augment.presets import PRESETS, Crop, ViewSpec
-from byol.augment.resample import crop, resize
+from byol.augment.resample import crop, crop_in_turn, resize
 from byol.data.batches import cut
 
 BOXES = torch.tensor(
@@ -39,9 +41,10 @@ def expected(image, box, flip, size, interpolation):
 @pytest.mark.parametrize("interpolation", INTERPOLATIONS)
 @pytest.mark.parametrize("size", [1, 16, 32, 77])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_floats_equal_resized_crop(interpolation, size, channels):
+@pytest.mark.parametrize("cropped", [crop, crop_in_turn])
+def test_floats_equal_resized_crop(cropped, interpolation, size, channels):
     images = torch.rand(len(BOXES), channels, 48, 60)
-    ours = crop(images, BOXES, FLIP, size, interpolation)
+    ours = cropped(images, BOXES, FLIP, size, interpolation)
     for row, image in enumerate(images):
         theirs = expected(image, BOXES[row], FLIP[row], size, interpolation)
         torch.testing.assert_close(ours[row], theirs, rtol=0, atol=1e-5)
@@ -76,6 +79,26 @@ def test_drawn_boxes_of_large_images_equal_resized_crop():
     for row, image in enumerate(images):
         theirs = expected(image, drawn.box[row], drawn.flip[row], 224, "bicubic")
         torch.testing.assert_close(ours[row], theirs, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_crops_in_turn_are_those_of_the_whole_batch_without_antialiasing_too(interpolation):
+    images = torch.rand(len(BOXES), 3, 48, 60)
+    for size in (1, 16, 77):
+        parameters = (images, BOXES, FLIP, size, interpolation, False)
+        torch.testing.assert_close(crop_in_turn(*parameters), crop(*parameters), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["imagenet", "official", "pixpro"])
+def test_large_images_are_cropped_in_turn_on_a_cpu_and_at_once_elsewhere(preset, monkeypatch):
+    images = torch.randint(0, 256, (4, 3, 180, 240), dtype=torch.uint8)
+    drawn = draw_geometric(PRESETS[preset][0], 4, 180, 240, torch.Generator().manual_seed(0))
+    interpolation = PRESETS[preset][0].crop.interpolation
+    monkeypatch.setattr(module, "crop", None)
+    ours = geometric(images, drawn, 112, interpolation)
+    monkeypatch.undo()
+    at_once = crop(images / 255, drawn.box, drawn.flip, 112, interpolation, preset != "official").clamp(0, 1)
+    torch.testing.assert_close(ours, at_once, rtol=0, atol=2e-5)
 
 
 def test_resize_shows_the_whole_image_mirrored_where_asked():

@@ -16,9 +16,11 @@ from torch import Tensor
 from byol.augment import colour
 from byol.augment.blur import gaussian_blur
 from byol.augment.draw import NONE, Draw, GeometricDraw, PhotometricDraw
-from byol.augment.resample import affine, crop, resize
+from byol.augment.resample import affine, crop, crop_in_turn, resize
 
 _CHUNK_BYTES = 2**20
+_LARGE_SIDE = 128
+"""In pixels: images with a longer side are cropped one by one on a CPU."""
 
 
 class _Act(Protocol):
@@ -79,8 +81,9 @@ def geometric(images: Tensor, draw: GeometricDraw, size: int, interpolation: str
     """Crop or warp to [B,C,S,S] float32 in [0,1], and mirror."""
     floats = images.float().mul_(1 / 255) if images.dtype == torch.uint8 else images.float()
     if draw.box is not None:
+        cut = crop_in_turn if max(images.shape[-2:]) > _LARGE_SIDE and images.device.type == "cpu" else crop
         antialias = draw.semantics == "torchvision"
-        moved = crop(floats, draw.box, draw.flip, size, interpolation, antialias)
+        moved = cut(floats, draw.box, draw.flip, size, interpolation, antialias)
     elif draw.affine is not None:
         moved = affine(floats, draw.affine, draw.flip, size)
     else:

@@ -117,7 +117,7 @@ class Concatenation:
         return self.first[index] if index < boundary else self.second[index - boundary]
 
 
-def resident(image_set: ImageSet, limit_bytes: int = 2 * 1024**3, largest_side: int = 128) -> Tensor | None:
+def resident(image_set: ImageSet, limit_bytes: int = 2 * 1024**3, largest_side: int = 256) -> Tensor | None:
     """Return every image as one uint8 tensor [N,C,H,W], or None where that is not sensible.
 
     None where shapes differ, a side exceeds `largest_side` pixels, all images together exceed

@@ -100,7 +100,7 @@ def _check_preset(config: PretrainConfig, data: PreparedData) -> None:
             f"{which} has no crop, and {config.method} matches places of two crops: give --preset small"
         )
     if data.images is None or data.images.shape[2] != data.images.shape[3]:
-        raise UserError(f"{which} has no crop: it takes square images of one size, at most 128 pixels")
+        raise UserError(f"{which} has no crop: it takes square images of one size, at most 256 pixels")
 
 
 def view_specs(config: PretrainConfig) -> tuple[ViewSpec, ViewSpec]:
