@@ -66,7 +66,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["pretrain", "--normalization", "grup"], ["--normalization", "Did you mean 'group'?"]),
         (
             ["pretrain", "--method", "simsiam", "--target-statistics", "copy"],
-            ["SimSiam has no target network"],
+            ["target_statistics means nothing with method simsiam: it is for byol"],
         ),
         (
             ["pretrain", "--normalization", "group", "--target-statistics", "copy"],
@@ -78,6 +78,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["pretrain", "--propagation-layers", "0"], ["propagation_layers", "it is for pixpro"]),
         (["pretrain", "--method", "pixcontrast", "--propagation-gamma", "1"], ["it is for pixpro"]),
         (["pretrain", "--method", "pixpro", "--pixel-temperature", "1"], ["it is for pixcontrast"]),
+        (["pretrain", "--method", "pixpro", "--target-statistics", "average"], ["it is for byol"]),
         (["pretrain", "--method", "pixpro", "--gather-projections"], ["it is for byol and simsiam"]),
         (["pretrain", "--method", "pixpro", "--instance-weight", "-1"], ["instance_weight is -1.0"]),
         (["pretrain", "--method", "pixpro", "--positive-distance", "0"], ["must be above 0"]),

@@ -22,6 +22,7 @@ _MEANT_FOR: dict[str, tuple[Method, ...]] = {
     "propagation_gamma": ("pixpro",),
     "pixel_temperature": ("pixcontrast",),
     "gather_projections": ("byol", "simsiam"),
+    "target_statistics": ("byol",),
 }
 """Settings that mean nothing beside other methods."""
 TIMM_WEIGHTS = "timm"
@@ -89,7 +90,7 @@ class PretrainConfig:
     for this number of epochs; pixpro and pixcontrast 0.99."""
     target_statistics: TargetStatistics = "own"
     """Batch normalisation of the target: own = each batch's statistics, as published; copy, average =
-    the online network's running statistics, copied or averaged with tau (EMAN)."""
+    the online network's running statistics, copied or averaged with tau (EMAN). byol alone has it."""
     gather_projections: bool = False
     """Compute the loss from all processes' projections together; gradients stay the same. Not with pixpro
     and pixcontrast."""

@@ -1,16 +1,20 @@
 """Settings of the methods that compare places: PixPro's published ones, and what they cannot go with."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+import byol
 from byol.augment.presets import PRESETS, Crop
 from byol.config import PretrainConfig
 from byol.data.images import TensorImages
 from byol.errors import UserError
+from byol.rundir import RunDirectory
 from byol.training.preparation import PreparedData, lengths, resolve
+from tests.training.conftest import Recorded
 
 METHODS = ("pixpro", "pixcontrast")
 
@@ -87,3 +91,18 @@ def test_views_without_boxes_are_refused(method: Any, preset: Any, which: str) -
     config = PretrainConfig(method=method, preset=preset)
     with pytest.raises(UserError, match=f"{which} has no crop, and {method} matches.*--preset small"):
         resolve(config, data_of("digits", 8))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("sides", [[(40, 56)], [(40, 56), (61, 45)]], ids=["in memory", "streamed"])
+def test_a_run_on_images_without_labels(
+    method: Any, sides: list[tuple[int, int]], tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    """Where crops had no boxes in common the loss would be 0."""
+    images = [torch.randint(0, 256, (3, *sides[i % len(sides)]), dtype=torch.uint8) for i in range(40)]
+    settings = {**tiny, "image_size": 32, "batch_size": 16, "epochs": "3st", "log_every": "1st"}
+    settings |= {"holdout": 0, "num_workers": 0}
+    run = byol.pretrain(Recorded(images), method=method, out=str(tmp_path / "run"), **settings)
+    losses = [record["loss"] for record in run.metrics()]
+    assert len(losses) == 3 and all(0.1 < loss < 8 for loss in losses)
+    assert RunDirectory(run.path).config()["preset"] == "small"

@@ -116,7 +116,7 @@ def _learner(
     assert config.image_size is not None and config.channels is not None
     preset = config.preset
     if not isinstance(preset, str):  # views of one's own do not tell how images are cut at test time
-        preset = natural_preset(config.data, config.image_size)
+        preset = natural_preset(config.data, config.image_size, config.method)
     learner.backbone.preprocess = preprocess_for(preset, config.image_size, config.channels)
     return learner
 
