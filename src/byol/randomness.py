@@ -6,7 +6,7 @@ So results do not depend on how many workers there are, and resuming needs only 
 import numpy as np
 import torch
 
-ORDER, VIEWS, CROPS, NETWORK = range(4)
+ORDER, VIEWS, CROPS, NETWORK, CELLS = range(5)
 """What a key is for, so that two uses of the same numbers do not share their randomness."""
 
 

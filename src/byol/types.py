@@ -49,6 +49,15 @@ class Features:
     """An id or a path for each image."""
 
 
+class Masks(Protocol):
+    """The class of every pixel of the images of a set, read one mask at a time."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Return mask `index` as uint8 class numbers [H,W], of its image's size."""
+
+
 class ImageSet(Protocol):
     """Images in a fixed order, read one at a time."""
 
@@ -63,6 +72,10 @@ class ImageSet(Protocol):
     @property
     def class_names(self) -> Sequence[str] | None:
         """The name of each label, or None where there are no labels."""
+
+    @property
+    def masks(self) -> Masks | None:
+        """The class of every pixel, or None."""
 
     def __len__(self) -> int: ...
 

@@ -11,13 +11,14 @@ from byol.errors import UserError
 
 _IMAGE_NAMES = ("image", "img")
 _LABEL_NAMES = ("label", "labels", "fine_label")
+_MASK_NAMES = ("mask", "segmentation", "annotation", "label")
 
 
 def find_columns(name: str, features: Any) -> tuple[str, str | None, Sequence[str] | None]:
     """Return the image column, the label column and the class names, the last two None where not found.
 
     Images: the column of type Image or, where there is none, of type struct {bytes, path}; among
-    several the one called image or img. Labels: the ClassLabel column, among several the one called
+    several the only one that is not called as masks are, or the one called image or img. Labels: the ClassLabel column, among several the one called
     label, labels or fine_label; else an integer column of such a name, whose classes have no names.
     Several ClassLabel columns of other names count as no labels.
 
@@ -31,6 +32,14 @@ def find_columns(name: str, features: Any) -> tuple[str, str | None, Sequence[st
     label = _label_column(features)
     names = getattr(features[label], "names", None) if label is not None else None
     return _image_column(name, features), label, names
+
+
+def find_mask_column(features: Any, image: str) -> str | None:
+    """Return the column of masks: one of type Image, or struct {bytes, path}, that is called mask,
+    segmentation, annotation or label (the first of these that there is), and is not the images'.
+    """
+    found = [column for column, feature in features.items() if _holds_images(feature) and column != image]
+    return next((name for name in _MASK_NAMES if name in found), None)
 
 
 def read_labels(dataset: Any, label: str | None) -> Tensor | None:
@@ -50,13 +59,9 @@ def _image_column(name: str, features: Any) -> str:
     from datasets import Image
 
     typed = [column for column, feature in features.items() if isinstance(feature, Image)]
-    structs = [
-        column
-        for column, feature in features.items()
-        if isinstance(feature, dict) and {*feature} == {"bytes", "path"}
-    ]
-    found = typed or structs
-    chosen = found if len(found) == 1 else [column for column in _IMAGE_NAMES if column in found][:1]
+    found = typed or [column for column, feature in features.items() if _holds_images(feature)]
+    likely = [column for column in found if column not in _MASK_NAMES] or found
+    chosen = likely if len(likely) == 1 else [column for column in _IMAGE_NAMES if column in found][:1]
     if chosen:
         return chosen[0]
     if found:
@@ -67,6 +72,12 @@ def _image_column(name: str, features: Any) -> str:
         f"hf:{name} has no image column; a column must be of type Image or struct {{bytes, path}}, "
         f"not: {', '.join(f'{column} ({_type(feature)})' for column, feature in features.items())}"
     )
+
+
+def _holds_images(feature: Any) -> bool:
+    from datasets import Image
+
+    return isinstance(feature, Image) or (isinstance(feature, dict) and {*feature} == {"bytes", "path"})
 
 
 def _label_column(features: Any) -> str | None:

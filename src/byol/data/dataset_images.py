@@ -15,6 +15,7 @@ from byol.data.channels import with_channels
 from byol.data.decode import decode, unreadable
 from byol.data.labels import checked_labels, checked_names
 from byol.errors import UserError
+from byol.types import Masks
 
 
 class DatasetImages:
@@ -24,6 +25,8 @@ class DatasetImages:
     the second entries where they are whole numbers from 0 up; a dataset's own `targets` or `labels`
     are believed where they agree with its first and last samples, otherwise every sample is read once.
     """
+
+    masks: Masks | None = None
 
     def __init__(self, dataset: Dataset[Any], channels: int) -> None:
         """Wrap a dataset with a length; images come out with `channels` channels.

@@ -10,6 +10,7 @@ from torch import Tensor
 from byol.data.decode import check_channels, decode
 from byol.data.opened import Source, without_unreadable
 from byol.errors import UserError, listed
+from byol.types import Masks
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _SPLITS = {"train", "test", "val", "valid", "validation", "unlabeled"}
@@ -17,6 +18,8 @@ _SPLITS = {"train", "test", "val", "valid", "validation", "unlabeled"}
 
 class FileImages:
     """Image files below one folder, decoded when they are read."""
+
+    masks: Masks | None = None
 
     def __init__(
         self,

@@ -8,11 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from byol.data.columns import find_columns, read_labels
+from byol.data.columns import find_columns, find_mask_column, read_labels
 from byol.data.decode import check_channels, decode, unreadable
 from byol.data.labels import checked_names
+from byol.data.masks import EncodedMasks
 from byol.data.opened import Source, without_unreadable
 from byol.errors import UserError
+from byol.types import Masks
 
 # The words that the Hub too reads as splits in file names, and the one that pretraining adds.
 _SPLIT_WORDS = {
@@ -41,14 +43,16 @@ class EncodedImages:
         channels: int = 3,
         labels: Tensor | None = None,
         class_names: Sequence[str] | None = None,
+        masks: Any = None,
     ) -> None:
-        """Read a `datasets.Dataset` of one column that yields {bytes, path}; keys are "split/0", ..."""
+        """Read `datasets.Dataset`s of one column that yields {bytes, path}; keys are "split/0", ..."""
         self.column = column
         self.name = column.column_names[0]
         self.channels = channels
         self.keys: Sequence[str] = [f"{split}/{index}" for index in range(len(column))]
         self.labels = labels
         self.class_names = None if labels is None else class_names
+        self.masks: Masks | None = None if masks is None else EncodedMasks(masks, self.keys)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -64,9 +68,11 @@ class EncodedImages:
 def open_hf(name: str, channels: int = 3, data_dir: str = "./datasets", on_error: str = "stop") -> Source:
     """Open a Hub dataset, a local folder (Parquet, Arrow, `save_to_disk`, images) or one Parquet file.
 
-    The splits train, test and unlabeled are read; any other, validation too, is left alone. In a local
+    The splits train, test and unlabeled are read, and of data with masks validation; any other is left
+    alone. In a local
     folder the first such word in a file's name, else in its folders' names, says its split; without
-    one it is train, and a single file always is. The columns are found by `columns.find_columns`.
+    one it is train, and a single file always is. The columns are found by `columns.find_columns` and
+    `columns.find_mask_column`.
     What `datasets` caches goes to `data_dir`/huggingface; local data are read without network.
 
     Raises:
@@ -78,26 +84,42 @@ def open_hf(name: str, channels: int = 3, data_dir: str = "./datasets", on_error
     if not len(splits.get("train", ())):
         raise UserError(f"hf:{name} has no images in a train split, only {', '.join(map(str, splits))}")
     parts = _image_sets(name, splits, channels)
-    source = Source(f"hf:{name}", parts["train"], parts.get("test"), parts.get("unlabeled"), channels)
+    source = Source(
+        f"hf:{name}",
+        parts["train"],
+        parts.get("test"),
+        parts.get("unlabeled"),
+        channels,
+        validation=parts.get("validation"),
+    )
     return without_unreadable(source) if on_error == "skip" else source
 
 
 def _image_sets(name: str, splits: dict[str, Any], channels: int) -> dict[str, EncodedImages]:
     image, label, names = find_columns(name, splits["train"].features)
-    used = [split for split in ("train", "test", "unlabeled") if len(splits.get(split, ()))]
+    mask = find_mask_column(splits["train"].features, image)
+    wanted = ("train", "test", "unlabeled", *(() if mask is None else ("validation",)))
+    used = [split for split in wanted if len(splits.get(split, ()))]
     labels = {split: read_labels(splits[split], label) for split in used}
     labels["unlabeled"] = None
     if names is None and label is not None:  # numbered classes: as many as the split that has most
         found = (checked_names(part, None) for part in labels.values() if part is not None)
         names = max(found, key=len, default=None)
     return {
-        split: EncodedImages(_encoded(name, splits[split], image), split, channels, labels[split], names)
+        split: EncodedImages(
+            _encoded(name, splits[split], image),
+            split,
+            channels,
+            labels[split],
+            names,
+            None if mask not in splits[split].features else _encoded(name, splits[split], mask),
+        )
         for split in used
     }
 
 
 def _encoded(name: str, dataset: Any, image: str) -> Any:
-    """Return the image column alone, yielding encoded bytes rather than PIL images."""
+    """Return a column of images or masks alone, yielding encoded bytes rather than PIL images."""
     from datasets import Image
 
     if image not in dataset.features:

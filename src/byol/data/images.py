@@ -10,8 +10,9 @@ from torch import Tensor
 
 from byol.data.dataset_images import DatasetImages
 from byol.data.labels import checked_labels, checked_names
+from byol.data.masks import JoinedMasks, SomeMasks
 from byol.errors import UserError
-from byol.types import ImageSet
+from byol.types import ImageSet, Masks
 
 __all__ = [
     "Concatenation",
@@ -33,6 +34,7 @@ class TensorImages:
         labels: Tensor | None = None,
         class_names: Sequence[str] | None = None,
         keys: Sequence[str] | None = None,
+        masks: Masks | None = None,
     ) -> None:
         """Hold images; names default to the class numbers, keys to "0", "1", ...
 
@@ -41,6 +43,7 @@ class TensorImages:
             labels: [N] whole numbers in 0..classes-1.
             class_names: A name for each class, in the order of the numbers.
             keys: An id for each image.
+            masks: One for each image.
 
         Raises:
             UserError: a shape, type or range is wrong.
@@ -52,6 +55,7 @@ class TensorImages:
         self.keys: Sequence[str] = tuple(map(str, range(len(images)))) if keys is None else tuple(keys)
         self.labels = None if labels is None else checked_labels(labels, len(images))
         self.class_names = None if self.labels is None else checked_names(self.labels, class_names)
+        self.masks = masks
 
     def __len__(self) -> int:
         return len(self.images)
@@ -80,6 +84,7 @@ class Subset:
         self.keys: Sequence[str] = tuple(keys[index] for index in chosen.tolist())
         self.labels = None if labels is None else labels[chosen]
         self.class_names = image_set.class_names
+        self.masks: Masks | None = None if image_set.masks is None else SomeMasks(image_set.masks, chosen)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -89,7 +94,7 @@ class Subset:
 
 
 class Concatenation:
-    """Two sets end to end; labelled only where both are."""
+    """Two sets end to end; labelled only where both are, and with masks only where both have some."""
 
     def __init__(self, first: ImageSet, second: ImageSet) -> None:
         """Lay `second` after `first`.
@@ -105,6 +110,9 @@ class Concatenation:
         if first.labels is not None and second.labels is not None:
             self.labels = torch.cat([first.labels, second.labels])
             self.class_names = _same_names(first, second)
+        self.masks: Masks | None = None
+        if first.masks is not None and second.masks is not None:
+            self.masks = JoinedMasks(first.masks, second.masks)
 
     def __len__(self) -> int:
         return len(self.first) + len(self.second)
@@ -140,12 +148,17 @@ def natural_side(images: Tensor | None) -> int:
     return 224
 
 
-def in_memory(image_set: ImageSet) -> ImageSet:
-    """Return the same images held as one tensor where `resident` finds that sensible, else as they are."""
-    images = None if isinstance(image_set, TensorImages) else resident(image_set)
+def in_memory(image_set: ImageSet, largest_side: int = 128) -> ImageSet:
+    """Return the same images held as one tensor where `resident` finds that sensible, else as they are.
+
+    Masks stay where they are.
+    """
+    images = None
+    if not isinstance(image_set, TensorImages):
+        images = resident(image_set, largest_side=largest_side)
     if images is None:
         return image_set
-    return TensorImages(images, image_set.labels, image_set.class_names, image_set.keys)
+    return TensorImages(images, image_set.labels, image_set.class_names, image_set.keys, image_set.masks)
 
 
 def _stacked(image_set: ImageSet, shape: torch.Size) -> Tensor | None:

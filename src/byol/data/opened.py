@@ -23,6 +23,8 @@ class Source:
     channels: int = 3
     skipped: tuple[str, ...] = ()
     """Keys of train and unlabeled images left out because they cannot be read."""
+    validation: ImageSet | None = None
+    """Of data with masks: what their settings are chosen on. Of others it is left alone."""
 
     @property
     def pretraining(self) -> ImageSet:

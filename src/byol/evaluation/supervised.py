@@ -114,7 +114,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
 def _train(classifier: Classifier, crops: RandomCrops, setting: Setting, seed: int) -> None:
     count, step = len(crops.labels), 0
     total = setting.epochs * steps_per_epoch(count)
-    _set_batch_norm_momentum(classifier, batch_norm_momentum(steps_per_epoch(count)))
+    set_batch_norm_momentum(classifier, batch_norm_momentum(steps_per_epoch(count)))
     classifier.to(memory_format=torch.channels_last).train()
     trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=1.0, momentum=0.9, nesterov=True)
@@ -132,7 +132,7 @@ def _train(classifier: Classifier, crops: RandomCrops, setting: Setting, seed: i
             break
 
 
-def _set_batch_norm_momentum(network: nn.Module, momentum: float) -> None:
+def set_batch_norm_momentum(network: nn.Module, momentum: float) -> None:
     for part in network.modules():
         if isinstance(part, _BatchNorm):
             part.momentum = momentum

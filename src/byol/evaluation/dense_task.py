@@ -1,0 +1,122 @@
+"""Images whose every pixel has a class: which are fitted, which decide about settings, which are scored."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from byol.data.images import Subset, in_memory
+from byol.data.masks import VOID, PixelClasses, known_pixel_classes
+from byol.data.source import Source
+from byol.data.splits import holdout_split
+from byol.errors import UserError
+from byol.evaluation.dense_features import LARGEST_SIDE
+from byol.evaluation.target import HOLDOUT
+from byol.types import ImageSet, Masks
+
+
+@dataclass(frozen=True)
+class DenseTask:
+    """A source with masks, divided; every mask is as large as its image and holds known classes."""
+
+    data: str
+    train: ImageSet
+    """What is fitted."""
+    choice: ImageSet
+    """What settings are chosen on."""
+    chosen_on: str
+    """The name of `choice`: validation or holdout."""
+    scored: ImageSet
+    split: str
+    """The name of `scored`: test or holdout."""
+    classes: PixelClasses
+
+
+def masks_of(images: ImageSet) -> Masks:
+    """Return the masks of images that are known to have some."""
+    assert images.masks is not None
+    return images.masks
+
+
+def divide_dense(
+    source: Source, holdout: float, names: tuple[str, ...] | None = None, void: int | None = None
+) -> DenseTask:
+    """Divide a source with masks, and check all of them.
+
+    With masks in the test split, that is scored; without, the hold-out is. Settings are chosen on the
+    validation split; where there is none, on the run's hold-out (10 % of train where the run kept none)
+    or, where that is scored, on 10 % of the rest.
+
+    Args:
+        source: its train split has masks.
+        holdout: what the run held out, as `holdout_split` takes it.
+        names: of the classes; None: those of a well-known set, or one for each number in train.
+        void: the number of pixels that do not count; None: of a well-known set, or 255.
+
+    Raises:
+        UserError: there are no masks, or nothing to score; a mask and its image differ in size; a mask
+            holds a number that is no class.
+    """
+    if source.train.masks is None:
+        raise UserError(
+            f"{source.name} has no masks: segmentation needs an image column called mask (or segmentation, "
+            "annotation, label) beside the images, in Parquet files (--data hf:PATH)"
+        )
+    has_test = source.test is not None and source.test.masks is not None
+    train, held = _divided(source.train, holdout if not has_test else 0)
+    scored = source.test if has_test else held
+    assert scored is not None
+    if len(scored) == 0:
+        raise UserError(
+            f"{source.name} has no test split and nothing is held out of train: there is nothing to score"
+        )
+    chosen_on = "holdout"
+    if source.validation is not None and source.validation.masks is not None:
+        choice, chosen_on = source.validation, "validation"
+    else:
+        train, choice = _divided(train, (holdout or HOLDOUT) if has_test else HOLDOUT)
+    classes = _pixel_classes(source, names, void)
+    train, choice, scored = (in_memory(images, LARGEST_SIDE) for images in (train, choice, scored))
+    for images in (train, choice, scored):
+        _check_masks(images, classes)
+    split = "test" if has_test else "holdout"
+    return DenseTask(source.name, train, choice, chosen_on, scored, split, classes)
+
+
+def _divided(images: ImageSet, holdout: float) -> tuple[ImageSet, ImageSet]:
+    rest, held = holdout_split(len(images), images.labels, holdout, 0)
+    return Subset(images, rest), Subset(images, held)
+
+
+def _pixel_classes(source: Source, names: tuple[str, ...] | None, void: int | None) -> PixelClasses:
+    known = known_pixel_classes(source.name)
+    if void is None:
+        void = VOID if known is None else known.void
+    if names is None and known is not None:
+        names = known.names
+    if names is None:
+        numbers = [int(mask[mask != void].max()) for mask in _masks(source.train) if (mask != void).any()]
+        if not numbers:
+            raise UserError(f"the masks of {source.name} hold nothing but void ({void})")
+        names = tuple(map(str, range(1 + max(numbers))))
+    return PixelClasses(names, void)
+
+
+def _masks(images: ImageSet) -> Iterator[Tensor]:
+    masks = masks_of(images)
+    return (masks[index] for index in range(len(images)))
+
+
+def _check_masks(images: ImageSet, classes: PixelClasses) -> None:
+    for index, mask in enumerate(_masks(images)):
+        key, size = images.keys[index], images[index].shape[1:]
+        if mask.shape != size:
+            (h, w), (mask_h, mask_w) = size, mask.shape
+            raise UserError(f"image '{key}' is {w}x{h} pixels, but its mask {mask_w}x{mask_h}")
+        wrong = mask[(mask >= len(classes.names)) & (mask != classes.void)]
+        if len(wrong):
+            raise UserError(
+                f"the mask of image '{key}' holds {int(wrong[0])}, which is none of the "
+                f"{len(classes.names)} classes 0..{len(classes.names) - 1} and not void ({classes.void}): "
+                "correct it, or give --classes and --void"
+            )

@@ -1,0 +1,206 @@
+"""A fully convolutional network (Long et al. 2015, arXiv 1411.4038): a backbone and torchvision's FCN head,
+trained together on masks."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from byol.core.backbone import Backbone
+from byol.errors import UserError
+from byol.evaluation.dense_features import WholeImages, pixel_classes, whole_batches
+from byol.evaluation.dense_task import DenseTask, masks_of
+from byol.evaluation.features import evaluating
+from byol.evaluation.pixel_metrics import PixelConfusion, mean_iou
+from byol.evaluation.scaled_crops import CropSettings, ScaledCrops
+from byol.evaluation.supervised import Setting, batch_norm_momentum, set_batch_norm_momentum
+from byol.optim.schedules import warmup_cosine
+from byol.randomness import NETWORK, ORDER, derived_generator, derived_seed
+from byol.types import ImageSet
+
+RATES = (0.1, 0.3)
+EPOCHS = (30,)
+BATCH_SIZE = 16
+WEIGHT_DECAY = 1e-4
+"""As in torchvision's references for segmentation."""
+
+
+class SegmentationNetwork(nn.Module):
+    """From images [B,C,H,W] to logits [B,K,h,w] at the places of the backbone's map.
+
+    Args:
+        backbone: a part of this from now on.
+        num_classes: K.
+        seed: of the head's weights.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int, seed: int) -> None:
+        super().__init__()
+        from torchvision.models.segmentation.fcn import FCNHead
+
+        self.backbone = backbone
+        with evaluating(backbone), torch.no_grad():
+            like = next(backbone.parameters())
+            shape = (1, backbone.channels, backbone.image_size, backbone.image_size)
+            width = backbone.feature_map(torch.zeros(shape, device=like.device)).shape[1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(seed, NETWORK))
+            self.head = FCNHead(width, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B,K,h,w]."""
+        logits: Tensor = self.head(self.backbone.feature_map(images))
+        return logits
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """A network and masks, and what else is the same in every fit."""
+
+    backbone: Backbone
+    """With its `preprocess`; copied for each fit, it stays as it is."""
+    task: DenseTask
+    seed: int = 0
+    """Of the head, order, crops and dropout."""
+    device: torch.device | str = "cpu"
+    num_workers: int = 0
+
+    def fitted(self, setting: Setting) -> SegmentationNetwork:
+        """Train a copy of the network and a head on `task.train`.
+
+        Crops as `scaled_crops`, SGD with momentum 0.9 and weight decay 1e-4, cosine schedule, batches of
+        16; batch norms in train mode, with `batch_norm_momentum`. A fit whose loss is no longer finite
+        ends early.
+        """
+        classes = self.task.classes
+        crops = ScaledCrops(
+            self.task.train,
+            self._crop_settings(),
+            seed=self.seed,
+            device=self.device,
+            num_workers=self.num_workers,
+        )
+        network = SegmentationNetwork(copy.deepcopy(self.backbone), len(classes.names), self.seed)
+        network.to(self.device)
+        with torch.random.fork_rng([self.device] if torch.device(self.device).type == "cuda" else []):
+            _train(network, crops, setting, classes.void, self.seed)
+        return network.eval()
+
+    def predictions(self, network: SegmentationNetwork, images: ImageSet) -> list[Tensor]:
+        """Return the class of each pixel, uint8 [H,W], of whole images, in eval mode."""
+        inputs, found = WholeImages(self.backbone), []
+        for batch in whole_batches(images, self.device, self.num_workers):
+            with evaluating(network), torch.no_grad():
+                logits = network(inputs(batch))
+            found += pixel_classes(logits, (batch.shape[2], batch.shape[3])).cpu().unbind()
+        return found
+
+    def _crop_settings(self) -> CropSettings:
+        """Return crops as large as the median image, or of the one size that the network takes."""
+        train, classes = self.task.train, self.task.classes
+        sides = torch.tensor([masks_of(train)[index].shape for index in range(len(train))])  # [N,2]
+        height, width = map(int, sides.median(dim=0).values)
+        inputs = WholeImages(self.backbone)
+        if inputs.takes(torch.Size((self.backbone.channels, height, width))):
+            return CropSettings((height, width), inputs.normalization, classes.void)
+        side = self.backbone.image_size
+        return CropSettings((side, side), inputs.normalization, classes.void, squeezed=True)
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """A network after its last epoch, chosen among others."""
+
+    network: SegmentationNetwork
+    settings: dict[str, Any]
+    """What it was fitted with, for results.json."""
+
+
+def finetune_fcn(tuning: FineTuning, grid: Sequence[Setting], report: Callable[[str], None]) -> FineTuned:
+    """Fit every setting of a grid; keep the network with the best mean IoU on `task.choice`.
+
+    It is not fitted again with those images: CamVid's results are of networks that saw train alone.
+
+    Args:
+        tuning: network and masks.
+        grid: the settings; a single one is not compared.
+        report: gets a line after each fit.
+
+    Raises:
+        UserError: all fits diverged.
+    """
+    reached: dict[Setting, float] = {}
+    best: SegmentationNetwork | None = None
+    chosen = grid[0]
+    for setting in grid:
+        start = time.perf_counter()
+        network = tuning.fitted(setting)
+        reached[setting] = score = _choice_iou(tuning, network)
+        report(
+            f"{len(tuning.task.train)} masks, lr {setting.lr:g}, {setting.epochs} epochs, mIoU {score:.1%} on "
+            f"{tuning.task.chosen_on} ({time.perf_counter() - start:.0f} s)"
+        )
+        if not math.isnan(score) and (best is None or score > reached[chosen]):
+            best, chosen = network, setting
+    if best is None:
+        raise UserError("fine-tuning diverged: give lower --finetune-rates (or the weights were broken before)")
+    return FineTuned(best, _settings(tuning.task, chosen, reached))
+
+
+def _choice_iou(tuning: FineTuning, network: SegmentationNetwork) -> float:
+    """Return the mean IoU on the images that settings are chosen on; nan of a network that diverged."""
+    if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
+        return math.nan
+    choice, classes = tuning.task.choice, tuning.task.classes
+    confusion = PixelConfusion(len(classes.names), classes.void)
+    for index, prediction in enumerate(tuning.predictions(network, choice)):
+        confusion.add(prediction, masks_of(choice)[index])
+    return mean_iou(confusion.matrix)
+
+
+def _settings(task: DenseTask, chosen: Setting, reached: dict[Setting, float]) -> dict[str, Any]:
+    return {
+        "lr": chosen.lr,
+        "epochs": chosen.epochs,
+        "batch_size": BATCH_SIZE,
+        "bn_momentum": batch_norm_momentum(_steps(len(task.train))),
+        "grid": [{"lr": s.lr, "epochs": s.epochs, task.chosen_on: iou} for s, iou in reached.items()],
+    }
+
+
+def _steps(count: int) -> int:
+    return math.ceil(count / BATCH_SIZE)
+
+
+def _train(network: SegmentationNetwork, crops: ScaledCrops, setting: Setting, void: int, seed: int) -> None:
+    count, step = len(crops.image_set), 0
+    steps = _steps(count)
+    set_batch_norm_momentum(network.backbone, batch_norm_momentum(steps))
+    network.to(memory_format=torch.channels_last).train()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=0.9, weight_decay=WEIGHT_DECAY)
+    peak = setting.lr * BATCH_SIZE / 256
+    for epoch in range(setting.epochs):
+        order = torch.randperm(count, generator=derived_generator(seed, ORDER, epoch)).tensor_split(steps)
+        for images, classes in crops(epoch, order):
+            torch.manual_seed(derived_seed(seed, NETWORK, step))  # of dropout and the like
+            optimizer.param_groups[0]["lr"] = peak * warmup_cosine(step, 0, setting.epochs * steps)
+            loss = _loss(network(images.contiguous(memory_format=torch.channels_last)), classes, void)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            step += 1
+        if not loss.isfinite():
+            break
+
+
+def _loss(logits: Tensor, classes: Tensor, void: int) -> Tensor:
+    """Return the mean cross-entropy over pixels that are not void; 0 where all are."""
+    upsampled = F.interpolate(logits, classes.shape[1:], mode="bilinear", align_corners=False)
+    total = F.cross_entropy(upsampled, classes, ignore_index=void, reduction="sum")
+    return total / (classes != void).sum().clamp(min=1)
