@@ -17,6 +17,8 @@ import torch
 from PIL import Image
 
 import byol
+from byol.augment.evaluation import preprocess_for
+from byol.bundle import save_bundle
 from byol.cli import main
 from byol.core.learner import BYOL
 from byol.core.named_backbone import build_backbone
@@ -24,6 +26,7 @@ from byol.errors import UserError
 from byol.rundir import RunDirectory
 from byol.training import checkpoint
 from byol.training.errors import NonFiniteError
+from tests.scenes import write_parquet, write_scenes
 
 SMALL = ["--backbone", "resnet8_16", "--projection-size", "16", "--projection-hidden-size", "32"]
 SMALL += ["--batch-size", "64", "--epochs", "6st", "--optimizer", "adamw", "--checkpoint-every", "2st"]
@@ -249,6 +252,54 @@ def test_evaluation_of_data_without_labels(tiny: dict[str, Any], capsys: pytest.
         Image.fromarray(np.full((8, 8), 60 * index, dtype=np.uint8)).save(f"flat/{index}.png")
     line = refused(["evaluate", "run", "--data", "folder:flat"], capsys)
     assert "label" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--labels", "5"], ["segmentation learns from all masks: use --labels all"]),
+        (["--protocol", "segmentation,knn"], ["judge by masks, the other protocols by labels"]),
+        (["--protocol", "patch_knn", "--heads", "fcn"], ["--heads concerns --protocol segmentation only"]),
+        (["--heads", "fnc"], ["unknown head 'fnc'. Did you mean 'fcn'?"]),
+        (["--plot"], ["--plot is for protocols that judge by labels"]),
+        (["--metric", "mean_per_class"], ["--metric is for protocols that judge by labels"]),
+        (["--void", "256"], ["void is 256", "0..255"]),
+        (["--protocol", "knn", "--void", "0"], ["--void concerns --protocol segmentation or patch_knn only"]),
+        (["--data", "digits"], ["digits has no masks", "called mask"]),
+        (["--data", "hf:small"], ["image 'test/0' is 32x24 pixels, but its mask 30x24"]),
+        (["--data", "hf:wrong"], ["image 'test/0' holds 9", "none of the 3 classes 0..2 and not void (255)"]),
+        (["--data", "hf:good", "--classes", "a,b"], ["image 'train/", "holds 2", "2 classes"]),
+        (["--data", "hf:colours"], ["cannot read the mask of image 'test/0'", "mode RGB"]),
+        (["--data", "hf:good", "--protocol", "knn"], ["has no labels", "--protocol segmentation"]),
+    ],
+    ids=lambda value: " ".join(value) if value[0].startswith("--") else None,
+)
+def test_segmentation(
+    words: list[str], expected: list[str], segmented: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "run", "--data-dir", str(segmented / "downloads")]
+    command += [] if "--protocol" in words else ["--protocol", "segmentation"]
+    line = refused([*command, *words], capsys)
+    assert all(part in line for part in expected), line
+
+
+@pytest.fixture
+def segmented(tmp_path: Path) -> Path:
+    """Make a run on grey digits, whose network takes pictures too, and data with masks that do not fit."""
+    image, mask = np.zeros((24, 32, 3), dtype=np.uint8), np.zeros((24, 32), dtype=np.uint8)
+    tests = {"small": mask[:, :30], "wrong": mask + 9, "colours": image, "good": mask}
+    for name, bad in tests.items():
+        folder = write_scenes(Path(name), train=10)
+        write_parquet(folder / "test.parquet", [(image, bad)])
+    backbone, architecture = build_backbone("resnet8_16", 24, channels=3)
+    backbone.preprocess = preprocess_for("small", 24, 3)
+    run = RunDirectory("run")
+    run.checkpoints.mkdir(parents=True)
+    run.write_config({"data": "digits", "method": "byol", "holdout": 0.1, "seed": 0})
+    save_bundle(
+        run.model, backbone, architecture, {"method": "byol", "data": "digits", "epoch": 1, "seed": 0}
+    )
+    return tmp_path
 
 
 def test_channel_counts_that_disagree(

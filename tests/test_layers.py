@@ -28,7 +28,8 @@ HOMES = {
     "lightning": ("byol.training", "byol.evaluation.supervised"),
     "timm": ("byol.core.named_backbone", "byol.core.synchronization"),
     "sklearn": ("byol.data.digits", "byol.evaluation", "byol.reporting.demo_picture"),  # the last: t-SNE
-    "matplotlib": ("byol.reporting", "byol.evaluation.pictures"),
+    "matplotlib": ("byol.reporting", "byol.evaluation.pictures", "byol.evaluation.segmentation_picture"),
+    "torchmetrics": ("byol.evaluation.pixel_metrics",),
     "mlflow": ("byol.tracking",),
 }
 TESTS_ONLY = ("accelerate", "kornia")

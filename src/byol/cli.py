@@ -14,7 +14,8 @@ Turn unlabelled images into a backbone (Bootstrap Your Own Latent, arXiv 2006.07
 commands:
   demo       pretrain on handwritten digits, evaluate, draw a picture: a minute on a CPU
   pretrain   train a backbone on images without labels
-  evaluate   measure a trained backbone: kNN, logistic regression, linear probe, fine-tuning
+  evaluate   measure a trained backbone: kNN, logistic regression, linear probe, fine-tuning,
+             segmentation
   embed      write the vectors of images to a file
   recipes    list the packaged settings, or show one
 
@@ -133,11 +134,12 @@ def _evaluate(words: list[str]) -> int:
     if config is None:
         return 0
     from byol.evaluation.outputs import outputs_of
-    from byol.evaluation.results import print_table
+    from byol.evaluation.results import main_metric, print_table
     from byol.evaluation.run import evaluate
 
     settings = {name: value for name, value in vars(config).items() if name != "debug"}
-    print_table(evaluate(**settings), config.metric)
+    results = evaluate(**settings)
+    print_table(results, main_metric(results, config.metric))
     outputs = outputs_of(config)
     for name, folder in (("reports", outputs.reports), ("networks", outputs.networks)):
         if folder is not None:

@@ -178,13 +178,15 @@ class EvaluateConfig:
     data: str | None = None
     """Labelled data, as for pretrain. Default: the run's own."""
     protocol: str = "knn,logistic"
-    """Comma-separated: knn, logistic, linear, online (the probe of pretrain --online-probe), finetune."""
+    """Comma-separated: knn, logistic, linear, online (the probe of pretrain --online-probe), finetune; or,
+    of data with masks, segmentation, patch_knn."""
     labels: str = "all"
     """Labels to learn from: all, a number per class, a share (1%), or several with commas."""
     draws: int = 5
     """Random draws where not all labels are used."""
     baselines: bool = False
-    """Also evaluate raw pixels and, of a run, the untrained network (finetune: from scratch)."""
+    """Also evaluate raw pixels (not by masks) and, of a run, the untrained network (finetune, fcn: from
+    scratch)."""
     metric: Literal["top1", "mean_per_class"] = "top1"
     """What settings are chosen by and the table shows: top1, or mean_per_class (every class counts the
     same). Both are recorded."""
@@ -193,11 +195,18 @@ class EvaluateConfig:
     augment: bool = False
     """Train the linear probe on random crops and flips, as the paper does, instead of cached features."""
     finetune_rates: str | None = None
-    """Learning rates per 256 images that finetune tries. Default: 0.005,0.01,0.02,0.05,0.1."""
+    """Learning rates per 256 images that finetune tries. Default: 0.005,0.01,0.02,0.05,0.1; of segmentation's
+    fcn 0.1,0.3."""
     finetune_epochs: str | None = None
-    """Numbers of epochs that it tries, each with every rate. Default: 30,50."""
+    """Numbers of epochs that it tries, each with every rate. Default: 30,50; of segmentation's fcn 30."""
     freeze: str | None = None
     """Sub-modules of the network that finetune leaves as they are, such as conv1,bn1,layer1."""
+    heads: str | None = None
+    """Heads of segmentation: linear (on frozen maps), fcn (the whole network learns). Default: both."""
+    classes: str | None = None
+    """Names of the classes 0, 1, ... in masks. Default: the data's, else the numbers in train."""
+    void: int | None = None
+    """Number of pixels without a class in masks: not learned, not scored. Default: the data's, else 255."""
     save_networks: bool = False
     """Keep what finetune makes, each network with its classifier in a folder: networks/FEATURES-LABELS,
     -drawN with few labels. Such a folder as target is scored as it is."""
@@ -210,7 +219,8 @@ class EvaluateConfig:
     data_dir: str | None = None
     """Where downloads go. Default: where the run's went, else ./datasets."""
     report: bool = False
-    """Write reports/PROTOCOL.json and .png: each class and the confusion matrix. Needs all labels."""
+    """Write reports/PROTOCOL.json and .png: each class and the confusion matrix, or pictures of
+    segmentations. Needs all labels."""
     plot: bool = False
     """Draw reports/labels.png: accuracy by labels, a line per protocol and features."""
     out: str | None = None
@@ -239,7 +249,7 @@ class EvaluateConfig:
 
     def __post_init__(self) -> None:
         _at_least(self, 1, "draws", "image_size", "channels")
-        _at_least(self, 0, "seed", "num_workers")
+        _at_least(self, 0, "seed", "num_workers", "void")
 
 
 @dataclass(frozen=True, kw_only=True)

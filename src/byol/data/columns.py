@@ -18,8 +18,9 @@ def find_columns(name: str, features: Any) -> tuple[str, str | None, Sequence[st
     """Return the image column, the label column and the class names, the last two None where not found.
 
     Images: the column of type Image or, where there is none, of type struct {bytes, path}; among
-    several the only one that is not called as masks are, or the one called image or img. Labels: the ClassLabel column, among several the one called
-    label, labels or fine_label; else an integer column of such a name, whose classes have no names.
+    several the only one that is not called as masks are, else the one called image or img. Labels: the
+    ClassLabel column, among several the one called label, labels or fine_label; else an integer column
+    of such a name, whose classes have no names.
     Several ClassLabel columns of other names count as no labels.
 
     Args:

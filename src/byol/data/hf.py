@@ -112,7 +112,9 @@ def _image_sets(name: str, splits: dict[str, Any], channels: int) -> dict[str, E
             channels,
             labels[split],
             names,
-            None if mask not in splits[split].features else _encoded(name, splits[split], mask),
+            None
+            if mask is None or mask not in splits[split].features
+            else _encoded(name, splits[split], mask),
         )
         for split in used
     }

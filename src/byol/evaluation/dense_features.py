@@ -32,7 +32,7 @@ class WholeImages:
         self.taken: dict[torch.Size, bool] = {}
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return float32 [B,C,H,W], or [B,C,S,S] where the network takes one size only, of uint8 [B,C,H,W]."""
+        """Return uint8 [B,C,H,W] as float32, of [B,C,S,S] where the network does not take their size."""
         floats = images.float() / 255
         if not self.takes(images.shape[1:]):
             sides = (self.backbone.image_size, self.backbone.image_size)

@@ -1,6 +1,6 @@
 """Images whose every pixel has a class: which are fitted, which decide about settings, which are scored."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -75,7 +75,7 @@ def divide_dense(
         choice, chosen_on = source.validation, "validation"
     else:
         train, choice = _divided(train, (holdout or HOLDOUT) if has_test else HOLDOUT)
-    classes = _pixel_classes(source, names, void)
+    classes = classes_in(source.name, (source.train,), names, void)
     train, choice, scored = (in_memory(images, LARGEST_SIDE) for images in (train, choice, scored))
     for images in (train, choice, scored):
         _check_masks(images, classes)
@@ -88,17 +88,30 @@ def _divided(images: ImageSet, holdout: float) -> tuple[ImageSet, ImageSet]:
     return Subset(images, rest), Subset(images, held)
 
 
-def _pixel_classes(source: Source, names: tuple[str, ...] | None, void: int | None) -> PixelClasses:
-    known = known_pixel_classes(source.name)
-    if void is None:
-        void = VOID if known is None else known.void
-    if names is None and known is not None:
-        names = known.names
+def classes_in(
+    data: str, sets: Sequence[ImageSet], names: tuple[str, ...] | None = None, void: int | None = None
+) -> PixelClasses:
+    """Return the classes of masks: those asked for, else of a well-known set, else 0 to the largest number.
+
+    Args:
+        data: the source's name.
+        sets: whose masks are looked through where the classes are not known.
+        names: of the classes.
+        void: the number of pixels that do not count; None: of a well-known set, or 255.
+
+    Raises:
+        UserError: the masks hold nothing but void.
+    """
+    known = known_pixel_classes(data)
+    void = (VOID if known is None else known.void) if void is None else void
+    names = known.names if names is None and known is not None else names
     if names is None:
-        numbers = [int(mask[mask != void].max()) for mask in _masks(source.train) if (mask != void).any()]
-        if not numbers:
-            raise UserError(f"the masks of {source.name} hold nothing but void ({void})")
-        names = tuple(map(str, range(1 + max(numbers))))
+        largest = -1
+        for mask in (mask for images in sets for mask in _masks(images)):
+            largest = max(largest, *mask[mask != void].unique().tolist(), -1)
+        if largest < 0:
+            raise UserError(f"the masks of {data} hold nothing but void ({void})")
+        names = tuple(map(str, range(largest + 1)))
     return PixelClasses(names, void)
 
 

@@ -17,7 +17,7 @@ from byol.errors import UserError
 from byol.evaluation.dense_features import WholeImages, pixel_classes, whole_batches
 from byol.evaluation.dense_task import DenseTask, masks_of
 from byol.evaluation.features import evaluating
-from byol.evaluation.pixel_metrics import PixelConfusion, mean_iou
+from byol.evaluation.pixel_metrics import mean_iou, pixel_confusion
 from byol.evaluation.scaled_crops import CropSettings, ScaledCrops
 from byol.evaluation.supervised import Setting, batch_norm_momentum, set_batch_norm_momentum
 from byol.optim.schedules import warmup_cosine
@@ -94,7 +94,8 @@ class FineTuning:
 
     def predictions(self, network: SegmentationNetwork, images: ImageSet) -> list[Tensor]:
         """Return the class of each pixel, uint8 [H,W], of whole images, in eval mode."""
-        inputs, found = WholeImages(self.backbone), []
+        inputs = WholeImages(network.backbone)
+        found: list[Tensor] = []
         for batch in whole_batches(images, self.device, self.num_workers):
             with evaluating(network), torch.no_grad():
                 logits = network(inputs(batch))
@@ -143,13 +144,15 @@ def finetune_fcn(tuning: FineTuning, grid: Sequence[Setting], report: Callable[[
         network = tuning.fitted(setting)
         reached[setting] = score = _choice_iou(tuning, network)
         report(
-            f"{len(tuning.task.train)} masks, lr {setting.lr:g}, {setting.epochs} epochs, mIoU {score:.1%} on "
-            f"{tuning.task.chosen_on} ({time.perf_counter() - start:.0f} s)"
+            f"{len(tuning.task.train)} masks, lr {setting.lr:g}, {setting.epochs} epochs, "
+            f"mIoU {score:.1%} on {tuning.task.chosen_on} ({time.perf_counter() - start:.0f} s)"
         )
         if not math.isnan(score) and (best is None or score > reached[chosen]):
             best, chosen = network, setting
     if best is None:
-        raise UserError("fine-tuning diverged: give lower --finetune-rates (or the weights were broken before)")
+        raise UserError(
+            "fine-tuning diverged: give lower --finetune-rates (or the weights were broken before)"
+        )
     return FineTuned(best, _settings(tuning.task, chosen, reached))
 
 
@@ -158,10 +161,7 @@ def _choice_iou(tuning: FineTuning, network: SegmentationNetwork) -> float:
     if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
         return math.nan
     choice, classes = tuning.task.choice, tuning.task.classes
-    confusion = PixelConfusion(len(classes.names), classes.void)
-    for index, prediction in enumerate(tuning.predictions(network, choice)):
-        confusion.add(prediction, masks_of(choice)[index])
-    return mean_iou(confusion.matrix)
+    return mean_iou(pixel_confusion(tuning.predictions(network, choice), masks_of(choice), classes))
 
 
 def _settings(task: DenseTask, chosen: Setting, reached: dict[Setting, float]) -> dict[str, Any]:

@@ -5,12 +5,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from byol.augment.evaluation import Preprocess
+from byol.core.backbone import Backbone
 from byol.data.images import Subset
+from byol.evaluation.dense_task import classes_in
 from byol.evaluation.features import extract
 from byol.evaluation.knn import TEMPERATURE, default_neighbours, knn_scores
+from byol.evaluation.patch_knn import patch_knn
+from byol.evaluation.pixel_metrics import mean_iou
 from byol.evaluation.problem import accuracy
 from byol.randomness import derived_generator
 from byol.types import ImageSet
+
+_CELLS = 10_000
 
 
 def holdout_accuracies(
@@ -42,6 +48,36 @@ def holdout_accuracies(
         with torch.no_grad():
             found["online"] = accuracy(probe(queries), holdout.labels)
     return found
+
+
+def holdout_patch_knn(
+    backbone: Backbone,
+    train_images: ImageSet,
+    holdout: ImageSet,
+    data: str,
+    device: torch.device | str = "cpu",
+    limit: int = 500,
+    num_workers: int = 0,
+) -> dict[str, float]:
+    """Return the mean IoU 0-1 of `patch_knn` on a hold-out with masks ("patch_knn").
+
+    Of each set at most `limit` images and 10,000 cells of their maps are used, the same random ones every
+    time.
+
+    Args:
+        backbone: with a feature map.
+        train_images: with masks, as the hold-out.
+        holdout: what is scored.
+        data: the source's name, which tells the classes of a well-known set.
+        device: where to compute.
+        limit: images of each set.
+        num_workers: processes that decode images which are not in memory.
+    """
+    known, asked = _at_most(train_images, limit), _at_most(holdout, limit)
+    classes = classes_in(data, (known, asked))
+    cells = {"bank": _CELLS, "queries": _CELLS}
+    found, _ = patch_knn(backbone, known, asked, classes, **cells, device=device, num_workers=num_workers)
+    return {"patch_knn": mean_iou(found)}
 
 
 def _at_most(images: ImageSet, limit: int) -> ImageSet:

@@ -11,13 +11,13 @@ from byol.errors import UserError
 from byol.evaluation.dense_features import map_batches
 from byol.evaluation.dense_task import masks_of
 from byol.evaluation.knn import TEMPERATURE, default_neighbours, knn_scores
-from byol.evaluation.pixel_metrics import PixelConfusion
+from byol.evaluation.pixel_metrics import pixel_confusion
 from byol.evaluation.problem import predicted
 from byol.randomness import CELLS, derived_generator
 from byol.types import ImageSet
 
 LARGEST_BANK = 50_000
-LARGEST_QUERIES = 50_000
+LARGEST_QUERIES = 20_000
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,9 @@ def patch_knn(
     scores = knn_scores(
         known.vectors.to(device), known.classes, asked.vectors.to(device), k, TEMPERATURE, num_classes
     )
-    confusion = PixelConfusion(num_classes, classes.void)
-    confusion.add(predicted(scores)[:, 0], asked.classes)
+    confusion = pixel_confusion([predicted(scores)[:, 0]], [asked.classes], classes)
     counts = {"bank": len(known.classes), "queries": len(asked.classes)}
-    return confusion.matrix, {"k": k, "temperature": TEMPERATURE, **counts}
+    return confusion, {"k": k, "temperature": TEMPERATURE, **counts}
 
 
 def labelled_cells(
@@ -88,7 +87,8 @@ def labelled_cells(
         UserError: an image or a mask cannot be read, or all pixels are void.
     """
     masks, share = masks_of(images), max(1, limit // len(images))
-    vectors, labels = [], []
+    vectors: list[Tensor] = []
+    labels: list[Tensor] = []
     for maps in map_batches(backbone, images, device, num_workers):
         for features in maps.cpu():
             index = len(labels)

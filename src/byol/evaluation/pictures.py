@@ -51,7 +51,7 @@ def draw_confusion(file: Path, report: Mapping[str, Any]) -> None:
         for row, column in zip(*matrix.nonzero(), strict=True):
             colour = "white" if shares[row, column] > 0.4 else "black"
             axes.text(column, row, matrix[row, column], ha="center", va="center", color=colour, fontsize=8)
-    _save(figure, file)
+    save_figure(figure, file)
 
 
 def _draw_shares(figure: "Figure", axes: "Axes", shares: NDArray[np.float64]) -> None:
@@ -120,7 +120,7 @@ def plot_labels(file: Path, results: Sequence[Result], metric: str = "top1") -> 
     axes.set_ylabel(f"percent{spread}")
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right center")
-    _save(figure, file)
+    save_figure(figure, file)
 
 
 def _place_amounts(axes: "Axes", amounts: Sequence[str | int]) -> dict[str | int, float]:
@@ -158,7 +158,12 @@ def _line_name(protocol: str, features: str) -> str:
     return f"{_FROZEN.get(protocol, protocol)}, {features}"
 
 
-def _save(figure: "Figure", file: Path) -> None:
+def save_figure(figure: "Figure", file: Path) -> None:
+    """Write a figure as PNG.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     with written_whole(file) as temporary, warnings.catch_warnings():
         # Names in other scripts than the font's become boxes; the JSON beside them has them right.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")

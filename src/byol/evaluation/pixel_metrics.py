@@ -1,33 +1,37 @@
 """How well a class is given to every pixel: intersection over union, and accuracy, of a whole split."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
+from byol.data.masks import PixelClasses
+from byol.types import Masks
 
-class PixelConfusion:
-    """Counts pixels by true class (row) and predicted class (column), image after image.
+
+def pixel_confusion(
+    predictions: Sequence[Tensor], masks: Masks | Sequence[Tensor], classes: PixelClasses
+) -> Tensor:
+    """Count pixels by true class (row) and predicted class (column); void ones do not count.
 
     Args:
-        num_classes: K.
-        void: the number of pixels that do not count.
+        predictions: class numbers of each image, in any kind of integer.
+        masks: the true ones, each of the shape of its prediction.
+        classes: K of them.
+
+    Returns:
+        [K,K] int64.
     """
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-    def __init__(self, num_classes: int, void: int) -> None:
-        self.matrix = torch.zeros(num_classes, num_classes, dtype=torch.int64)
-        self.void = void
-
-    def add(self, predictions: Tensor, masks: Tensor) -> None:
-        """Count the pixels of predictions and masks of one shape: class numbers of any kind of integer."""
-        from torchmetrics.functional.classification import multiclass_confusion_matrix
-
-        counts = multiclass_confusion_matrix(
-            predictions.long(),
-            masks.long(),
-            len(self.matrix),
-            ignore_index=self.void,
-            validate_args=False,  # masks are checked when they are read
+    size = len(classes.names)
+    matrix = torch.zeros(size, size, dtype=torch.int64)
+    for index, prediction in enumerate(predictions):
+        # Masks are checked where they are read.
+        matrix += multiclass_confusion_matrix(
+            prediction.long(), masks[index].long(), size, ignore_index=classes.void, validate_args=False
         )
-        self.matrix += counts.cpu()
+    return matrix
 
 
 def class_ious(confusion: Tensor) -> Tensor:
@@ -49,5 +53,5 @@ def mean_iou(confusion: Tensor) -> float:
 
 
 def pixel_accuracy(confusion: Tensor) -> float:
-    """Return the share of pixels, 0-1, that get their class; void ones are not counted."""
-    return float(confusion.diagonal().sum() / confusion.sum())
+    """Return the share of pixels, 0-1, that get their class; void ones do not count."""
+    return float(confusion.diagonal().sum().double() / confusion.sum())

@@ -26,7 +26,7 @@ def write_report(folder: Path, result: Result, truth: Tensor, class_names: Seque
         UserError: the folder cannot be written.
     """
     report = class_report(result, truth, class_names)
-    write_atomically(folder / f"{result.protocol}.json", _laid_out(report))
+    write_atomically(folder / f"{result.protocol}.json", laid_out(report))
     draw_confusion(folder / f"{result.protocol}.png", report)
 
 
@@ -39,7 +39,7 @@ def class_report(result: Result, truth: Tensor, class_names: Sequence[str]) -> d
         of each, as scikit-learn defines them (0 where there is nothing to divide by); confusion: a
         row for each true class, a column for each predicted one, counts of images.
     """
-    assert result.predictions is not None
+    assert isinstance(result.predictions, Tensor)
     matrix = confusion_matrix(truth, result.predictions, len(class_names))  # [K,K]
     right, support, given = matrix.diagonal(), matrix.sum(dim=1), matrix.sum(dim=0)  # [K]
     recall = _ratio(right, support)
@@ -47,15 +47,20 @@ def class_report(result: Result, truth: Tensor, class_names: Sequence[str]) -> d
     names = [*class_names, *map(str, range(len(class_names), len(matrix)))]
     keys = ("name", "support", "precision", "recall", "f1")
     rows = zip(names, *(column.tolist() for column in columns), strict=True)
-    described = ("protocol", "features", "data", "split", "seed", "epoch", "settings")
     return {
-        **{name: getattr(result, name) for name in described},
+        **described(result),
         "images": len(truth),
         "top1": float(right.sum().double() / len(truth)),
         "mean_per_class": float(recall[support > 0].mean()),
         "classes": [dict(zip(keys, row, strict=True)) for row in rows],
         "confusion": matrix.tolist(),
     }
+
+
+def described(result: Result) -> dict[str, Any]:
+    """Return what a report says of where its result comes from."""
+    names = ("protocol", "features", "data", "split", "seed", "epoch", "settings")
+    return {name: getattr(result, name) for name in names}
 
 
 def confusion_matrix(truth: Tensor, predictions: Tensor, num_classes: int = 0) -> Tensor:
@@ -78,7 +83,7 @@ def _ratio(part: Tensor, whole: Tensor) -> Tensor:
     return part.double() / whole.clamp(min=1)
 
 
-def _laid_out(report: dict[str, Any]) -> str:
+def laid_out(report: dict[str, Any]) -> str:
     """Write one class, and one row of the matrix, a line: a file to read and to compare."""
     entries = []
     for name, value in report.items():

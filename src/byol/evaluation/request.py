@@ -1,15 +1,20 @@
 """What is asked for: protocols and amounts of labels, checked before anything is opened."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from byol.config import EvaluateConfig
 from byol.errors import UserError, unknown
+from byol.evaluation import fcn
 from byol.evaluation.finetune import EPOCHS, RATES
 from byol.evaluation.supervised import Setting
 from byol.settings import flag
 
-PROTOCOLS = ("knn", "logistic", "linear", "online", "finetune")
+DENSE = ("segmentation", "patch_knn")
+"""Protocols that judge by masks rather than labels."""
+PROTOCOLS = ("knn", "logistic", "linear", "online", "finetune", *DENSE)
+HEADS = ("linear", "fcn")
 ALL_LABELS = {
     "linear": "the linear probe chooses its learning rate on the hold-out, which few labels leave out",
     "online": "the online probe has learned from all labels",
@@ -38,6 +43,17 @@ class Request:
     """Settings that fine-tuning tries."""
     freeze: tuple[str, ...]
     """Sub-modules of the network that fine-tuning leaves as they are."""
+    heads: tuple[str, ...] = HEADS
+    """Of segmentation."""
+    classes: tuple[str, ...] | None = None
+    """Names of the classes in masks; None: what is known of the data."""
+    void: int | None = None
+    """The number of pixels without a class; None: what is known of the data."""
+
+    @property
+    def dense(self) -> bool:
+        """Whether masks are what is judged by."""
+        return self.protocols[0] in DENSE
 
     def selections(self) -> list[tuple[str | int, int | None]]:
         """Return every amount of labels with each of its draws; None is the only one of all labels."""
@@ -61,7 +77,11 @@ def parsed_request(config: EvaluateConfig) -> Request:
     amounts = tuple(dict.fromkeys(_amount(text) for text in _items(config.labels, "--labels")))
     _check_together(config, protocols, amounts)
     frozen = () if config.freeze is None else tuple(dict.fromkeys(_items(config.freeze, "--freeze")))
-    grid = _grid(config.finetune_rates, config.finetune_epochs)
+    heads = HEADS if config.heads is None else tuple(dict.fromkeys(_items(config.heads, "--heads")))
+    for name in heads:
+        if name not in HEADS:
+            raise unknown("head", name, HEADS)
+    dense = protocols[0] in DENSE
     return Request(
         protocols,
         amounts,
@@ -70,28 +90,36 @@ def parsed_request(config: EvaluateConfig) -> Request:
         config.augment,
         config.metric,
         config.transfer,
-        grid,
+        _grid(config, *((fcn.RATES, fcn.EPOCHS) if dense else (RATES, EPOCHS))),
         frozen,
+        heads,
+        None if config.classes is None else tuple(_items(config.classes, "--classes")),
+        config.void,
     )
 
 
 CONCERNS = {
-    "augment": "linear",
-    "transfer": "logistic",
-    "finetune_rates": "finetune",
-    "finetune_epochs": "finetune",
-    "freeze": "finetune",
-    "save_networks": "finetune",
+    "augment": ("linear",),
+    "transfer": ("logistic",),
+    "finetune_rates": ("finetune", "segmentation"),
+    "finetune_epochs": ("finetune", "segmentation"),
+    "freeze": ("finetune",),
+    "save_networks": ("finetune",),
+    "heads": ("segmentation",),
+    "classes": DENSE,
+    "void": DENSE,
 }
-"""Settings that concern one protocol only."""
+"""Settings that concern some protocols only."""
 
 
 def _check_together(
     config: EvaluateConfig, protocols: tuple[str, ...], amounts: tuple[str | int, ...]
 ) -> None:
-    for name, protocol in CONCERNS.items():
-        if getattr(config, name) and protocol not in protocols:
-            raise UserError(f"{flag(name)} concerns --protocol {protocol} only")
+    for name, concerned in CONCERNS.items():
+        if getattr(config, name) not in (None, False) and not {*concerned} & {*protocols}:
+            raise UserError(f"{flag(name)} concerns --protocol {' or '.join(concerned)} only")
+    if {*DENSE} & {*protocols}:
+        _check_dense(config, protocols, amounts)
     for name, reason in ALL_LABELS.items():
         if name in protocols and "all" not in amounts:
             raise UserError(f"{reason}: use --protocol logistic, or add all to --labels")
@@ -103,12 +131,30 @@ def _check_together(
         raise UserError("--report shows what comes of all labels: add all to --labels")
 
 
-def _grid(rates: str | None, epochs: str | None) -> tuple[Setting, ...]:
-    """Return every rate with every number of epochs; None: those of the paper."""
-    lengths = EPOCHS if epochs is None else _epochs(epochs)
-    return tuple(
-        Setting(rate, length) for rate in (RATES if rates is None else _rates(rates)) for length in lengths
-    )
+def _check_dense(config: EvaluateConfig, protocols: tuple[str, ...], amounts: tuple[str | int, ...]) -> None:
+    if not {*protocols} <= {*DENSE}:
+        raise UserError(
+            f"{' and '.join(DENSE)} judge by masks, the other protocols by labels: ask for them in a command "
+            "of their own"
+        )
+    if amounts != ("all",):
+        raise UserError(f"{protocols[0]} learns from all masks: use --labels all")
+    if config.void is not None and config.void > 255:
+        raise UserError(f"void is {config.void}: masks hold numbers 0..255")
+    if config.plot or config.metric != "top1":
+        name = "--plot" if config.plot else "--metric"
+        raise UserError(f"{name} is for protocols that judge by labels, not for {protocols[0]}")
+    if config.report and "segmentation" not in protocols:
+        raise UserError("patch_knn has no report: leave --report out, or add segmentation to --protocol")
+
+
+def _grid(
+    config: EvaluateConfig, natural_rates: Sequence[float], natural_epochs: Sequence[int]
+) -> tuple[Setting, ...]:
+    """Return every rate with every number of epochs."""
+    rates = natural_rates if config.finetune_rates is None else _rates(config.finetune_rates)
+    lengths = natural_epochs if config.finetune_epochs is None else _epochs(config.finetune_epochs)
+    return tuple(Setting(rate, length) for rate in rates for length in lengths)
 
 
 def _rates(text: str) -> tuple[float, ...]:

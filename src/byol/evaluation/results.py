@@ -18,7 +18,7 @@ class Result:
     """One measured number, with all that is needed to know what it is."""
 
     protocol: str
-    """knn, logistic, linear, ..."""
+    """knn, logistic, linear, ..., segmentation, patch_knn"""
     features: str
     """The method that made the backbone, or one of `BASELINES`."""
     labels: str | int
@@ -26,7 +26,7 @@ class Result:
     draw: int | None
     """Which draw of few labels, from 0; None with all labels."""
     metric: str
-    """top1, top5 or mean_per_class."""
+    """top1, top5 or mean_per_class; miou or pixel_accuracy."""
     value: float
     """0-1."""
     split: str
@@ -40,8 +40,14 @@ class Result:
     """Spent on fitting and scoring, without the extraction of features."""
     settings: dict[str, Any] = field(default_factory=dict)
     """k, temperature, C, lr, ..."""
-    predictions: "Tensor | None" = field(default=None, repr=False, compare=False)
-    """[M] the class given to each scored image, in the order of the split; not part of the record."""
+    predictions: "Tensor | Sequence[Tensor] | None" = field(default=None, repr=False, compare=False)
+    """[M] the class given to each scored image, in the order of the split, or by segmentation uint8 [H,W] to
+    the pixels of each; not part of the record."""
+
+    @property
+    def name(self) -> str:
+        """The protocol, and which head it was done with where there are several: segmentation-linear."""
+        return "-".join([self.protocol, *filter(None, [self.settings.get("head")])])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record: plain values for JSON."""
@@ -77,6 +83,11 @@ def table(results: Sequence[Result], metric: str = "top1") -> "Group":
     return Group(Text(f"{heading(results, metric)}, percent"), laid_out)
 
 
+def main_metric(results: Sequence[Result], wanted: str) -> str:
+    """Return the metric to show: the wanted one, or miou of results that have only those of masks."""
+    return "miou" if all(result.metric in ("miou", "pixel_accuracy") for result in results) else wanted
+
+
 def print_table(results: Sequence[Result], metric: str = "top1") -> None:
     """Print the table to standard output: plain text, however wide, where that is no terminal."""
     from rich.console import Console
@@ -96,7 +107,7 @@ def values_by_cell(results: Iterable[Result], metric: str) -> dict[tuple[Row, st
     latest: dict[tuple[Any, ...], float] = {}
     for r in results:
         if r.metric == metric:
-            row = (r.protocol, r.features, r.split)
+            row = (r.name, r.features, r.split)
             latest[row, r.labels, (r.draw, r.seed, r.epoch, r.data, r.settings.get("seed"))] = r.value
     cells: dict[tuple[Row, str | int], list[float]] = {}
     for (row, labels, _), value in latest.items():

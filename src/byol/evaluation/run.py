@@ -1,19 +1,21 @@
 """`byol evaluate`: from a run directory, a bundle or a weights file to records of results.json."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from byol.config import EvaluateConfig
 from byol.core.backbone import Backbone, find_layer
 from byol.data.splits import draw_labels
 from byol.evaluation.baselines import centred_pixels, random_init
 from byol.evaluation.classifier import has_classifier, load_classifier, network_name, refuse_existing
+from byol.evaluation.dense_task import divide_dense
 from byol.evaluation.measure import Machine, Representation, measured
 from byol.evaluation.online import online_classifier
 from byol.evaluation.opening import Architecture, command_settings, open_with_data
@@ -23,10 +25,13 @@ from byol.evaluation.report import write_report
 from byol.evaluation.request import Request, parsed_request
 from byol.evaluation.results import Result
 from byol.evaluation.saved import check_settings, examination, examined
+from byol.evaluation.segmentation import DenseBench, dense_measured
+from byol.evaluation.segmentation_report import write_segmentation_report
 from byol.evaluation.target import Data, Target, chosen_device, open_data
-from byol.evaluation.task import Task, divide
+from byol.evaluation.task import divide
 from byol.evaluation.tracked import tracked
 from byol.rundir import RunDirectory, append_records
+from byol.types import ImageSet
 
 
 def evaluate(
@@ -51,7 +56,7 @@ def evaluate(
             is measured; what was measured by then stays recorded.
     """
     config = command_settings(EvaluateConfig, target, data, settings)
-    work = _examining(config, data, net) if has_classifier(target) else _measuring(config, data, net)
+    work = _prepared(config, data, net)
     results: list[Result] = []
     with tracked(work.config, work.run) as log:
         for measurement in work.measurements:
@@ -73,16 +78,43 @@ class _Work:
     config: EvaluateConfig
     run: RunDirectory | None
     measurements: Iterator[list[Result]]
-    truth: Tensor
-    """[M] labels of what is scored."""
-    class_names: Sequence[str]
+    write_report: Callable[[Path, Result], None]
     reported: tuple[str, str | int]
     """Features and labels of the results that there are reports of."""
     outputs: Outputs
 
 
-def _measuring(config: EvaluateConfig, data: Data | None, net: nn.Module | None) -> _Work:
-    request, outputs, machine = parsed_request(config), outputs_of(config), _machine(config)
+def _prepared(config: EvaluateConfig, data: Data | None, net: nn.Module | None) -> _Work:
+    if has_classifier(config.target):
+        return _examining(config, data, net)
+    request = parsed_request(config)
+    return (_segmenting if request.dense else _measuring)(config, request, data, net)
+
+
+def _segmenting(config: EvaluateConfig, request: Request, data: Data | None, net: nn.Module | None) -> _Work:
+    outputs, machine = outputs_of(config), _machine(config)
+    opened, source = open_with_data(config.target, data, config.data_dir, net, Architecture.of(config))
+    if config.baselines and (reason := opened.no_random_init):
+        print(f"no random-init among the baselines: {reason}", file=sys.stderr)
+    opened.backbone.prepare_feature_map()  # raises where the network gives none
+    task = divide_dense(source, opened.holdout(data), request.classes, request.void)
+    representations = [_trained(opened)]
+    if config.baselines and not opened.no_random_init:
+        representations.append(_untrained(opened, task.train, machine))
+    return _Work(
+        config,
+        opened.run,
+        chain.from_iterable(
+            dense_measured(DenseBench(each, task, request, machine)) for each in representations
+        ),
+        partial(write_segmentation_report, images=task.scored, classes=task.classes),
+        (opened.method, "all"),
+        outputs,
+    )
+
+
+def _measuring(config: EvaluateConfig, request: Request, data: Data | None, net: nn.Module | None) -> _Work:
+    outputs, machine = outputs_of(config), _machine(config)
     opened, source = open_with_data(config.target, data, config.data_dir, net, Architecture.of(config))
     for name in request.freeze:
         find_layer(opened.backbone.net, name)
@@ -93,15 +125,18 @@ def _measuring(config: EvaluateConfig, data: Data | None, net: nn.Module | None)
     for amount, draw in request.selections():
         if draw is not None:
             draw_labels(task.labels, amount, draw, request.seed)  # raises where a class has too few
-    representations = _representations(opened, task, config.baselines, machine, classifier)
+    representations = [_trained(opened, classifier)]
+    if config.baselines and not opened.no_random_init:
+        representations.append(_untrained(opened, task.train, machine))
+    if config.baselines:
+        representations.append(Representation("pixels", *centred_pixels(task.train), opened.seed, None, None))
     if outputs.networks is not None:
         _refuse_existing(outputs.networks, representations, request)
     return _Work(
         config,
         opened.run,
         chain.from_iterable(measured(each, task, request, machine, outputs) for each in representations),
-        task.truth,
-        task.class_names,
+        partial(write_report, truth=task.truth, class_names=task.class_names),
         (opened.method, "all"),
         outputs,
     )
@@ -121,8 +156,7 @@ def _examining(config: EvaluateConfig, data: Data | None, net: nn.Module | None)
         replace(config, protocol="finetune", labels=str(lesson.labels)),
         None,
         examined(classifier, target, exam, machine),
-        exam.images.labels,
-        classifier.classes,
+        partial(write_report, truth=exam.images.labels, class_names=classifier.classes),
         (target.method, lesson.labels),
         outputs,
     )
@@ -150,37 +184,33 @@ def _record(results: list[Result], run: RunDirectory | None, out: str | None) ->
 def _report(results: list[Result], work: _Work, folder: Path) -> None:
     """Write one report a protocol: of the trained features, with all labels (or a saved network's)."""
     for result in results:
-        if (result.features, result.labels) == work.reported and result.metric == "top1":
-            write_report(folder, result, work.truth, work.class_names)
+        is_first = result.metric in ("top1", "miou") and result.predictions is not None
+        if (result.features, result.labels) == work.reported and is_first:
+            work.write_report(folder, result)
 
 
-def _representations(
-    target: Target, task: Task, baselines: bool, machine: Machine, classifier: Path | None
-) -> list[Representation]:
-    """Return the trained features, with the classifier trained beside them; then random-init, then pixels."""
-    backbone, preprocess, seed = target.backbone, target.preprocess, target.seed
-    found = [
-        Representation(
-            target.method,
-            backbone,
-            preprocess,
-            seed,
-            target.epoch,
-            target.cache,
-            target.described,
-            classifier,
-        )
-    ]
-    if not baselines:
-        return found
-    if target.run is not None and not target.no_random_init:
-        initial = random_init(
-            backbone,
-            target.run.initial_weights,
-            task.train,
-            device=machine.device,
-            num_workers=machine.num_workers,
-        )
-        found.append(Representation("random-init", initial, preprocess, seed, 0, target.cache))
-    found.append(Representation("pixels", *centred_pixels(task.train), seed, None, None))
-    return found
+def _trained(target: Target, classifier: Path | None = None) -> Representation:
+    """Return the trained features, with the classifier trained beside them."""
+    return Representation(
+        target.method,
+        target.backbone,
+        target.preprocess,
+        target.seed,
+        target.epoch,
+        target.cache,
+        target.described,
+        classifier,
+    )
+
+
+def _untrained(target: Target, train: ImageSet, machine: Machine) -> Representation:
+    """Return the features of step 0."""
+    assert target.run is not None
+    initial = random_init(
+        target.backbone,
+        target.run.initial_weights,
+        train,
+        device=machine.device,
+        num_workers=machine.num_workers,
+    )
+    return Representation("random-init", initial, target.preprocess, target.seed, 0, target.cache)

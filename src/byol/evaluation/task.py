@@ -68,9 +68,12 @@ def divide(source: Source, holdout: float) -> Task:
     """
     labels = source.train.labels
     if labels is None:
-        raise UserError(
-            f"{source.name} has no labels: there is nothing to evaluate against (byol embed needs none)"
+        what = (
+            "byol embed needs none"
+            if source.train.masks is None
+            else "its masks are for --protocol segmentation"
         )
+        raise UserError(f"{source.name} has no labels: there is nothing to evaluate against ({what})")
     if source.test is not None and source.test.labels is not None:
         fit, choice = holdout_split(len(source.train), labels, holdout or HOLDOUT, 0)
         return Task(source.name, in_memory(source.train), fit, choice, in_memory(source.test), "test")

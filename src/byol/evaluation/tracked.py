@@ -55,7 +55,7 @@ def metrics_of(results: Sequence[Result]) -> Iterator[tuple[str, float, int]]:
     values: dict[str, list[float]] = {}
     for result in results:
         labels = str(result.labels).replace("%", "pct")
-        name = f"{result.protocol}/{result.features}/{labels}/{result.metric}"
+        name = f"{result.name}/{result.features}/{labels}/{result.metric}"
         values.setdefault(name, []).append(result.value)
         if result.draw is not None:
             yield f"{name}.draws", result.value, result.draw

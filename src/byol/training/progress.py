@@ -20,12 +20,14 @@ class Progress:
         self.on_terminal = self.stream.isatty()
         self.every = max(1, total_steps // plain_lines)
         self.next_line = 0
-        self.knn: float | None = None
+        self.knn = ""
         self.started: tuple[float, int] | None = None
 
     def show(self, record: dict[str, Any]) -> None:
         """Show a record of metrics.jsonl."""
-        self.knn = record.get("knn", self.knn)
+        for metric, name in (("knn", "kNN"), ("patch_knn", "patch kNN")):
+            if metric in record:
+                self.knn = f"  {name} {record[metric]:.1%}"
         step = record["step"]
         if self.started is None:
             self.started = (time.monotonic(), step)
@@ -49,10 +51,9 @@ class Progress:
             self.stream.write("\n")
 
     def _line(self, record: dict[str, Any]) -> str:
-        knn = "" if self.knn is None else f"  kNN {self.knn:.1%}"
         return (
             f"step {record['step']}/{self.total_steps}  epoch {record['epoch']:.1f}  "
-            f"loss {record['loss']:.3f}{knn}  {record['images_per_second']:.0f} images/s  "
+            f"loss {record['loss']:.3f}{self.knn}  {record['images_per_second']:.0f} images/s  "
             f"waiting for data {record['data_wait']:.0%}  {self._to_go(record['step'])}"
         )
 

@@ -13,7 +13,7 @@ from torch import nn
 from byol.config import PretrainConfig
 from byol.data.batches import BatchPlan
 from byol.errors import UserError
-from byol.evaluation.monitor import holdout_accuracies
+from byol.evaluation.monitor import holdout_accuracies, holdout_patch_knn
 from byol.rundir import RunDirectory, free_path
 from byol.tracking import Status
 from byol.training.allocation import memory_kept
@@ -64,7 +64,7 @@ class Session:
         stop = StopOnSignal(saving.save, str(self.run.path))
         between = BetweenSteps(clock, saving, stop, self.state)
         if trainer.is_global_zero:
-            between.monitor = self._monitor(progress, clock, durations, loggers)
+            between.monitor = self._monitor(module, progress, clock, durations, loggers)
             between.first_views = FirstViews(self.run.views_picture, module, self.data, self.config)
         companions = Companions(launch, trainer, self.run, is_new=self.state is None)
         # Lightning sets this attribute unannounced.
@@ -133,30 +133,51 @@ class Session:
             return stored
         return {name: value for name, value in asdict(self.config).items() if name not in ("out", "debug")}
 
-    def _monitor(self, progress: Progress, clock: Clock, durations: Lengths, loggers: Loggers) -> Monitor:
-        return Monitor(self.run, progress, clock, loggers.log, durations, self._measure())
+    def _monitor(
+        self, module: Pretraining, progress: Progress, clock: Clock, durations: Lengths, loggers: Loggers
+    ) -> Monitor:
+        return Monitor(self.run, progress, clock, loggers.log, durations, self._measure(module))
 
-    def _measure(self) -> Callable[[Pretraining], dict[str, float]] | None:
-        """Return what measures kNN, and the online probe, on the hold-out; or None without labels."""
+    def _measure(self, module: Pretraining) -> Callable[[Pretraining], dict[str, float]] | None:
+        """Return what measures kNN, and the online probe, on the hold-out, or kNN of patches where it has
+        masks alone; None where it has neither, or the network no map."""
         data = self.data
-        if data.train.labels is None or len(data.holdout) == 0:
+        if len(data.holdout) == 0:
             return None
-        workers = 0 if data.images is not None else worker_count(self.config)
+        if data.train.labels is not None:
+            return self._accuracies
+        if data.train.masks is None:
+            return None
+        with suppress(UserError):
+            module.learner.backbone.prepare_feature_map()
+            return self._patch_knn
+        return None
 
-        def measure(module: Pretraining) -> dict[str, float]:
-            backbone = module.learner.backbone
-            assert backbone.preprocess is not None
-            return holdout_accuracies(
-                backbone,
-                backbone.preprocess,
-                data.train,
-                data.holdout,
-                module.online_probe,
-                module.device,
-                num_workers=workers,
-            )
+    def _accuracies(self, module: Pretraining) -> dict[str, float]:
+        backbone = module.learner.backbone
+        assert backbone.preprocess is not None
+        return holdout_accuracies(
+            backbone,
+            backbone.preprocess,
+            self.data.train,
+            self.data.holdout,
+            module.online_probe,
+            module.device,
+            num_workers=self._decoders(),
+        )
 
-        return measure
+    def _patch_knn(self, module: Pretraining) -> dict[str, float]:
+        return holdout_patch_knn(
+            module.learner.backbone,
+            self.data.train,
+            self.data.holdout,
+            self.data.name,
+            module.device,
+            num_workers=self._decoders(),
+        )
+
+    def _decoders(self) -> int:
+        return 0 if self.data.images is not None else worker_count(self.config)
 
     def _summary(self, module: Pretraining) -> str:
         """Return what is about to happen, in one line."""

@@ -1,0 +1,164 @@
+"""Judge a representation by masks: a linear head on its frozen maps, an FCN, kNN between cells."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from byol.core.backbone import Backbone
+from byol.errors import UserError
+from byol.evaluation.dense_features import map_batches, pixel_classes
+from byol.evaluation.dense_task import DenseTask, masks_of
+from byol.evaluation.fcn import FineTuning, finetune_fcn
+from byol.evaluation.measure import Machine, Representation
+from byol.evaluation.patch_knn import patch_knn
+from byol.evaluation.pixel_head import BATCH_SIZE, EPOCHS, LEARNING_RATES, PixelHeads, fit_pixel_heads
+from byol.evaluation.pixel_metrics import mean_iou, pixel_accuracy, pixel_confusion
+from byol.evaluation.request import Request
+from byol.evaluation.results import Result
+from byol.types import ImageSet
+
+
+@dataclass(frozen=True)
+class DenseBench:
+    """One representation with a task, ready to be measured."""
+
+    representation: Representation
+    """Its network is a `Backbone`; it stays bit-identical."""
+    task: DenseTask
+    request: Request
+    machine: Machine
+
+    @property
+    def backbone(self) -> Backbone:
+        """The network."""
+        network = self.representation.network
+        assert isinstance(network, Backbone)
+        return network
+
+    def maps(self, images: ImageSet) -> Iterator[Tensor]:
+        """Yield feature maps [B,D,h,w] of all images on the device."""
+        return map_batches(self.backbone, images, self.machine.device, self.machine.num_workers)
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    confusion: Tensor
+    """[K,K] counts of true and predicted classes."""
+    settings: dict[str, Any]
+    predictions: list[Tensor] | None = None
+    """uint8 [H,W] of each scored image."""
+
+
+def dense_measured(bench: DenseBench) -> Iterator[list[Result]]:
+    """Yield mIoU and pixel accuracy of each protocol: segmentation with each head, patch_knn."""
+    heads: dict[str, Callable[[DenseBench], _Outcome]] = {"linear": _linear, "fcn": _fcn}
+    for protocol in bench.request.protocols:
+        if protocol == "patch_knn":
+            yield _results(bench, protocol, _cells)
+        else:
+            for head in bench.request.heads:
+                yield _results(bench, protocol, heads[head])
+
+
+def _results(bench: DenseBench, protocol: str, measure: Callable[[DenseBench], _Outcome]) -> list[Result]:
+    start = time.perf_counter()
+    outcome = measure(bench)
+    representation, task = bench.representation, bench.task
+    result = partial(
+        Result,
+        protocol=protocol,
+        features=representation.name,
+        labels="all",
+        draw=None,
+        split=task.split,
+        seed=representation.seed,
+        epoch=representation.epoch,
+        data=task.data,
+        seconds=round(time.perf_counter() - start, 3),
+        settings={**representation.described, **outcome.settings, "seed": bench.request.seed},
+        predictions=outcome.predictions,
+    )
+    values = {"miou": mean_iou(outcome.confusion), "pixel_accuracy": pixel_accuracy(outcome.confusion)}
+    return [result(metric=name, value=value) for name, value in values.items()]
+
+
+def _cells(bench: DenseBench) -> _Outcome:
+    task, machine = bench.task, bench.machine
+    confusion, settings = patch_knn(
+        bench.backbone,
+        task.train,
+        task.scored,
+        task.classes,
+        seed=bench.request.seed,
+        device=machine.device,
+        num_workers=machine.num_workers,
+    )
+    return _Outcome(confusion, settings)
+
+
+def _linear(bench: DenseBench) -> _Outcome:
+    """Fit heads on train, take the one with the best mean IoU on the images of choice, score it."""
+    task, seed, device = bench.task, bench.request.seed, bench.machine.device
+    masks = masks_of(task.train)
+    heads = fit_pixel_heads(
+        _train_maps(bench),
+        [masks[index] for index in range(len(masks))],
+        len(task.classes.names),
+        task.classes.void,
+        seed=seed,
+        device=device,
+    )
+    choice = masks_of(task.choice)
+    reached = [
+        mean_iou(pixel_confusion(predictions, choice, task.classes))
+        for predictions in _predictions(bench, heads, task.choice)
+    ]
+    best = reached.index(max(reached))
+    chosen = PixelHeads(heads.weight[best, None], heads.bias[best, None])
+    grid = [{"lr": lr, task.chosen_on: iou} for lr, iou in zip(LEARNING_RATES, reached, strict=True)]
+    settings = {"lr": LEARNING_RATES[best], "epochs": EPOCHS, "batch_size": BATCH_SIZE, "grid": grid}
+    return _pixels(bench, {"head": "linear", **settings}, _predictions(bench, chosen, task.scored)[0])
+
+
+def _train_maps(bench: DenseBench) -> list[Tensor]:
+    maps = [features.cpu() for batch in bench.maps(bench.task.train) for features in batch]
+    broken = sum(not bool(features.isfinite().all()) for features in maps)
+    if broken:
+        raise UserError(
+            f"the {bench.representation.name} features of {broken} of {len(maps)} train images "
+            "are not finite: the weights are broken"
+        )
+    return maps
+
+
+def _predictions(bench: DenseBench, heads: PixelHeads, images: ImageSet) -> list[list[Tensor]]:
+    """Return for each head the classes uint8 [H,W] of each image; an image takes one forward pass."""
+    found: list[list[Tensor]] = [[] for _ in heads.bias]
+    masks = masks_of(images)
+    for maps in bench.maps(images):
+        height, width = masks[len(found[0])].shape
+        for predictions, logits in zip(found, heads.logits(maps), strict=True):
+            predictions += pixel_classes(logits, (height, width)).cpu().unbind()
+    return found
+
+
+def _fcn(bench: DenseBench) -> _Outcome:
+    task, request, machine = bench.task, bench.request, bench.machine
+    tuning = FineTuning(bench.backbone, task, request.seed, machine.device, machine.num_workers)
+    tuned = finetune_fcn(tuning, request.grid, partial(_report, bench.representation.name))
+    return _pixels(bench, {"head": "fcn", **tuned.settings}, tuning.predictions(tuned.network, task.scored))
+
+
+def _pixels(bench: DenseBench, settings: dict[str, Any], predictions: list[Tensor]) -> _Outcome:
+    task = bench.task
+    confusion = pixel_confusion(predictions, masks_of(task.scored), task.classes)
+    return _Outcome(confusion, {**settings, "chosen_on": task.chosen_on}, predictions)
+
+
+def _report(features: str, line: str) -> None:
+    print(f"segmentation fcn {features}, {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,40 @@
+"""Data with masks alone: what lies where is the monitor, in the place of kNN."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+import byol
+from byol.training.progress import Progress
+from tests.scenes import write_scenes
+
+
+def test_patch_knn_is_measured_on_the_hold_out(tmp_path: Path, tiny: dict[str, Any], capsys: Any) -> None:
+    folder = write_scenes(tmp_path / "scenes", train=70, val=2)
+    settings = {**tiny, "image_size": 16, "data_dir": str(tmp_path / "downloads"), "batch_size": 63}
+    run = byol.pretrain(f"hf:{folder}", out=str(tmp_path / "run"), **settings)
+    found = {r["step"]: r["patch_knn"] for r in run.metrics() if "patch_knn" in r}
+    assert [*found] == [3, 6] and all(0.4 < value <= 1 for value in found.values())
+    assert "patch kNN" in capsys.readouterr().err
+    assert not any("knn" in record for record in run.metrics())
+
+
+def test_a_network_without_a_map_is_trained_without_the_monitor(tmp_path: Path, tiny: dict[str, Any]) -> None:
+    folder = write_scenes(tmp_path / "scenes", train=70)
+    settings = {**tiny, "image_size": 16, "data_dir": str(tmp_path / "downloads"), "batch_size": 63}
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 8))
+    run = byol.pretrain(f"hf:{folder}", net, out=str(tmp_path / "run"), **{**settings, "channels": 3})
+    assert run.metrics()[-1]["step"] == 6
+    assert not any("patch_knn" in record for record in run.metrics())
+
+
+def test_the_line_says_which_knn_it_shows() -> None:
+    record = {"step": 1, "epoch": 1.0, "loss": 1.0, "images_per_second": 1.0, "data_wait": 0.0}
+    for metric, words in (("knn", "  kNN 50.0%"), ("patch_knn", "  patch kNN 50.0%")):
+        stream = io.StringIO()
+        progress = Progress(2, stream)
+        progress.show({"step": 1, metric: 0.5})
+        progress.show(record)
+        assert words in stream.getvalue()
