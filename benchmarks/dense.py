@@ -2,8 +2,9 @@
 
 python benchmarks/dense.py --data hf:PATH [--quick]
 
-Three pretraining seeds each, on the train images alone, the same steps for all; then segmentation by frozen features
-and a linear head, and by fine-tuning. Runs are kept in --runs: started again, the command goes on where it was.
+Three pretraining seeds each, on the train images alone, the same steps for all; then segmentation by frozen
+features and a linear head, and by fine-tuning. Runs are kept in --runs: started again, the command goes on
+where it was.
 """
 
 import argparse
@@ -62,10 +63,11 @@ def main() -> None:
             results += measured(run, name, options.quick)
     rows = means(results)
     for row in rows:
-        print(f"{row['features']:16} {row['head']:7} {row['metric']:15} {row['mean']:.4f} +- {row['std']:.4f}")
+        name = f"{row['features']:16} {row['head']:7} {row['metric']:15}"
+        print(f"{name} {row['mean']:.4f} +- {row['std']:.4f}")
     if not options.quick:
         values = {"seeds": SEEDS, "pretraining": PRETRAINING, "evaluation": EVALUATION, "rows": rows}
-        values["pretraining_seconds"] = [seconds(RunDirectory(path)) for path in sorted(runs.iterdir())]
+        values["pretraining_seconds"] = [seconds(RunDirectory(run)) for run in sorted(runs.iterdir())]
         print(record("dense", "python benchmarks/dense.py --data hf:PATH", values))
 
 

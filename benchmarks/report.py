@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import speed_tables
+from dense_tables import dense
 from recorded import recorded
 from scaling_page import scaling_page
 from speed_tables import is_recorded, readme_speeds
-from tables import made_on, table
+from tables import made_on, percent, table
 
 ROOT = Path(__file__).parent.parent
 FEATURES = ("byol", "random-init", "pixels")
@@ -42,6 +43,7 @@ def results_page() -> str:
         **{f"{data}_{minutes}min": budget for data in ("cifar10", "cifar100") for minutes in (1, 10, 20)},
         "cifar10_cpu": cifar10,
         "few_labels": few_labels,
+        "dense": dense,
         "views": speed_tables.views,
         "step-cpu": speed_tables.step,
         "step-cuda": speed_tables.step,
@@ -155,12 +157,6 @@ def readme_table() -> str:
         values = [percent(cells[(*key, "1%")]) for key in keys]
         rows.append(["CIFAR-10, 1 % of the labels, the whole network fine-tuned", *values])
     return table(["test top-1, percent", "BYOL", "untrained network", "raw pixels"], rows)
-
-
-def percent(row: dict[str, Any]) -> str:
-    """Return a mean and its spread over seeds."""
-    spread = f" +- {100 * row['std']:.1f}" if row["std"] else ""
-    return f"{100 * row['mean']:.1f}{spread}"
 
 
 if __name__ == "__main__":

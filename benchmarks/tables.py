@@ -17,3 +17,9 @@ def made_on(values: dict[str, Any]) -> str:
     ours = ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "byol"))
     device = f"{values['cores']} cores of {values['processor']}{gpus}"
     return f"\n`{values['command']}`, {values['date'][:10]}, {device}, {ours}{others}.\n"
+
+
+def percent(row: dict[str, Any]) -> str:
+    """Return a mean and its spread over seeds."""
+    spread = f" +- {100 * row['std']:.1f}" if row["std"] else ""
+    return f"{100 * row['mean']:.1f}{spread}"
