@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from byol.types import View
 
@@ -89,10 +89,30 @@ def looped_contrast(projection: Tensor, target: Tensor, positives: Tensor, tempe
 
 def looped_propagation(feature_map: Tensor, values: Tensor, gamma: float) -> Tensor:
     """Return the propagated map [B,D,h,w]: image by image, place by place, sums over all places."""
-    result = torch.zeros_like(values).flatten(2)
-    for image, (x, g) in enumerate(zip(feature_map.flatten(2), values.flatten(2), strict=True)):
+    images = []
+    for x, g in zip(feature_map.flatten(2), values.flatten(2), strict=True):
+        places = []
         for i in range(x.shape[1]):
+            total = torch.zeros_like(g[:, i])
             for j in range(x.shape[1]):
-                weight = max(float(cosine(x[:, i], x[:, j])), 0.0) ** gamma
-                result[image, :, i] += weight * g[:, j]
-    return result.view_as(values)
+                weight = cosine(x[:, i], x[:, j]).clamp(min=0) ** gamma
+                total = total + weight * g[:, j]
+            places.append(total)
+        images.append(torch.stack(places, dim=1))
+    return torch.stack(images).view_as(values)
+
+
+def perceptron(head: nn.Module, rows: Tensor) -> Tensor:
+    """Apply a head of two layers to rows [N,D] by its weights, with the rows' own statistics."""
+    assert isinstance(head, nn.Sequential)
+    first, norm, _, last = head
+    hidden = rows @ first.weight.flatten(1).T + first.bias
+    spread = (hidden.var(0, correction=0) + norm.eps).sqrt()
+    hidden = (hidden - hidden.mean(0)) / spread * norm.weight + norm.bias
+    result = hidden.clamp(min=0) @ last.weight.flatten(1).T
+    return result if last.bias is None else result + last.bias
+
+
+def at_places(feature_map: Tensor) -> Tensor:
+    """Return rows [B h w,D] of a map [B,D,h,w]."""
+    return feature_map.permute(0, 2, 3, 1).flatten(0, 2)

@@ -3,27 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from byol.core.pixel_heads import PixelPropagation, pixel_projector
 from byol.errors import UserError
-from tests.core.pixel_loops import looped_propagation
-
-
-def perceptron(head: nn.Module, rows: Tensor) -> Tensor:
-    """Apply a head of two layers to rows [N,D] by its weights, with the rows' own statistics."""
-    assert isinstance(head, nn.Sequential)
-    first, norm, _, last = head
-    hidden = rows @ first.weight.flatten(1).T + first.bias
-    spread = (hidden.var(0, correction=0) + norm.eps).sqrt()
-    hidden = (hidden - hidden.mean(0)) / spread * norm.weight + norm.bias
-    result = hidden.clamp(min=0) @ last.weight.flatten(1).T
-    return result if last.bias is None else result + last.bias
-
-
-def at_places(feature_map: Tensor) -> Tensor:
-    """Return rows [B h w,D] of a map [B,D,h,w]."""
-    return feature_map.permute(0, 2, 3, 1).flatten(0, 2)
+from tests.core.pixel_loops import at_places, looped_propagation, perceptron
 
 
 @pytest.mark.parametrize("layers", [0, 1, 2])
