@@ -52,7 +52,9 @@ class WrittenOut:
         """Return the loss and its gradients by name."""
         parameters = dict(self.weights.named_online_parameters())
         loss = self.loss(view1, view2)
-        return loss.detach(), dict(zip(parameters, torch.autograd.grad(loss, [*parameters.values()]), strict=True))
+        return loss.detach(), dict(
+            zip(parameters, torch.autograd.grad(loss, [*parameters.values()]), strict=True)
+        )
 
     def step(self, gradients: dict[str, Tensor], learning_rate: float, tau: float) -> None:
         """Descend, then move the target."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from byol.core.pixel_learner import PixelCL
 from byol.types import View
-from tests.core.pixel_loops import random_views, with_box
+from tests.core.pixel_loops import looped_pairs, random_views, with_box
 from tests.core.pixel_step import MAP_LAYER, WrittenOut, cosine_tau, make_pixel_learner
 
 CASES: dict[str, dict[str, Any]] = {
@@ -122,8 +122,6 @@ def test_batches_without_any_positive_train_instances_alone(case: str, pair: tup
 
 
 def test_the_number_of_positive_pairs(pair: tuple[View, View]) -> None:
-    from tests.core.pixel_loops import looped_pairs
-
     _, pairs = make_pixel_learner(distance_thres=0.5).double()(*pair, return_positive_pairs=True)
     assert pairs == looped_pairs(*pair, (4, 4), 0.5).sum()
 
@@ -160,7 +158,7 @@ def test_the_loss_falls() -> None:
         loss.backward()
         optimizer.step()
         learner.update_moving_average()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
 
 
@@ -170,7 +168,9 @@ def test_the_loss_falls() -> None:
 def test_layers_that_the_loss_does_not_reach(alpha: float, unreached: tuple[str, ...]) -> None:
     net = torchvision.models.resnet18()
     learner = PixelCL(net, 64, "layer3", projection_size=8, projection_hidden_size=16, alpha=alpha)
-    beyond = {f"online.backbone.net.{name}" for name, _ in net.named_parameters() if name.startswith(unreached)}
+    beyond = {
+        f"online.backbone.net.{name}" for name, _ in net.named_parameters() if name.startswith(unreached)
+    }
     assert learner.unreached == beyond
     learner(torch.rand(4, 3, 64, 64)).backward()
     with_gradient = {name for name, p in learner.named_parameters() if p.grad is not None}
@@ -238,6 +238,6 @@ def test_the_map_s_layer_is_a_name_an_index_or_found(pair: tuple[View, View]) ->
     for layer in (MAP_LAYER, "5", None):
         learner = make_pixel_learner(hidden_layer_pixel=layer).double()
         learner.load_state_dict(start.state_dict())
-        losses.append(float(learner(*pair)))
+        losses.append(float(learner(*pair).detach()))
     # None: the pooling's 1x1 output is no map any more.
     assert losses[0] == losses[1] == losses[2]

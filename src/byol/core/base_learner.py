@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from byol.core.backbone import Backbone
 from byol.core.dense_network import DenseNetwork
@@ -65,6 +65,21 @@ class Learner(nn.Module):
             is_online = name.startswith(("online.", "predictor."))
             if is_online and parameter.requires_grad and name not in self.unreached:
                 yield name, parameter
+
+    def _refuse_copies(self) -> None:
+        if getattr(self, "_is_replica", False):  # the word of DataParallel for its copies
+            raise UserError(
+                "DataParallel runs several copies of one learner at once: use DistributedDataParallel"
+            )
+
+    def _check_views(self, view1: Tensor, view2: Tensor) -> None:
+        if view1.shape != view2.shape:
+            raise UserError(
+                f"the views are {list(view1.shape)} and {list(view2.shape)}: both must be [B,C,S,S], of the "
+                "same images and one size"
+            )
+        if self.training and len(view1) < 2 and self.backbone.normalization == "batch":
+            raise ValueError("a batch of one image has no batch statistics: use at least two images")
 
     def _follow(self, net: nn.Module) -> None:
         """Put the heads where the network's weights are, in their precision."""

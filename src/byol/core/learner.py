@@ -20,7 +20,6 @@ from byol.core.losses import negative_cosine, regression_loss
 from byol.core.online_network import OnlineNetwork
 from byol.core.simplicial import SimplicialEmbedding
 from byol.core.target import TargetNetwork, check_statistics
-from byol.errors import UserError
 from byol.types import StepOutput
 
 Augmentation = Callable[[Tensor], Tensor]
@@ -166,10 +165,7 @@ class BYOL(Learner):
             UserError: the views are of different shapes, or torch's DataParallel called, whose copies of
                 the learner would share its state.
         """
-        if getattr(self, "_is_replica", False):  # the word of DataParallel for its copies
-            raise UserError(
-                "DataParallel runs several copies of one learner at once: use DistributedDataParallel"
-            )
+        self._refuse_copies()
         if return_embedding or get_embedding:
             return self._embed(images, return_projection and not get_embedding)
         if second_view is None:
@@ -260,15 +256,6 @@ class BYOL(Learner):
         projection, representation = self.online(view, with_representation=True)  # [B,D] each
         loss = regression_loss(self.predictor(projection), target).mean()
         return loss, projection.detach(), representation.detach()
-
-    def _check_views(self, view1: Tensor, view2: Tensor) -> None:
-        if view1.shape != view2.shape:
-            raise UserError(
-                f"the views are {list(view1.shape)} and {list(view2.shape)}: both must be [B,C,S,S], of the "
-                "same images and one size"
-            )
-        if self.training and len(view1) < 2 and self.backbone.normalization == "batch":
-            raise ValueError("a batch of one image has no batch statistics: use at least two images")
 
     def _embed(self, images: Tensor, return_projection: bool) -> Tensor | tuple[Tensor, Tensor]:
         images = _own_floats(images)

@@ -62,8 +62,8 @@ class PixelCL(Learner):
         similarity_temperature: of PixContrast.
         alpha: weight of the instance branch; 0: there is none, as in the paper's main results.
         use_pixpro: False is PixContrast.
-        cutout_ratio_range: crops are squares of the image's shape whose sides lie between these shares of the
-            image's, areas uniform; None: the preset's crops.
+        cutout_ratio_range: crops are squares, with areas drawn uniformly between the squares of these two
+            numbers, as shares of the image's area; None: the preset's crops.
         total_steps: number of optimizer steps K over which tau rises to 1; None keeps it constant.
         sync_batchnorm: as of `byol.BYOL`.
         channels: of the images; None: those of the network's first convolution.
@@ -159,10 +159,13 @@ class PixelCL(Learner):
 
         Raises:
             ValueError: fewer than two images in training: batch normalisation has no statistics.
-            UserError: a view is no `View`, or has no box.
+            UserError: a view is no `View`, or has no box, the views are of different shapes, or torch's
+                DataParallel called, whose copies of the learner would share its state.
         """
+        self._refuse_copies()
         if second_view is None:
-            assert isinstance(images, Tensor)
+            if not isinstance(images, Tensor):
+                raise UserError("one view alone has nothing to be compared with: give both, or the images")
             view1, view2 = self.draw_views(images)
         else:
             view1, view2 = _checked(images), _checked(second_view)
@@ -176,7 +179,7 @@ class PixelCL(Learner):
         if self.augment_fns == (None, None):
             return views(images, self.image_size, self.preset, return_geometry=True)
         specs = tuple(
-            spec if function is None else ViewSpec(crop=spec.crop, flip=spec.flip)
+            spec if function is None else ViewSpec(crop=spec.crop, flip=spec.flip, semantics=spec.semantics)
             for spec, function in zip(self.preset, self.augment_fns, strict=True)
         )
         drawn = views(images, self.image_size, (specs[0], specs[1]), normalize=None, return_geometry=True)
@@ -198,7 +201,7 @@ class PixelCL(Learner):
 
     def _compare(self, view1: View, view2: View, share: float | None) -> tuple[StepOutput, Tensor]:
         """Compare; with a share, the first direction goes backward here. Return pairs [B,h w,h w], too."""
-        self._check_batch(view1.image)
+        self._check_views(view1.image, view2.image)
         assert self.target is not None
         target1, target2 = self.target(view1.image), self.target(view2.image)
         pairs = positive_pairs(view1, view2, target1.pixel.shape[2:], self.threshold)
@@ -226,10 +229,6 @@ class PixelCL(Learner):
             assert target.instance is not None
             loss = loss + self.alpha * regression_loss(predicted, target.instance).mean()
         return loss, online
-
-    def _check_batch(self, images: Tensor) -> None:
-        if self.training and len(images) < 2 and self.backbone.normalization == "batch":
-            raise ValueError("a batch of one image has no batch statistics: use at least two images")
 
 
 def _rows(*maps: Tensor) -> Tensor:
@@ -260,6 +259,10 @@ def _with_crop(spec: ViewSpec, flip: float | None, sides: tuple[float, float] | 
             "pixels are matched between crops: choose views with a crop (preset imagenet or small)"
         )
     if sides is not None:
+        if not 0 < sides[0] <= sides[1] <= 1:
+            raise UserError(
+                f"cutout_ratio_range is {sides}, it must be two numbers from 0 to 1, the smaller first"
+            )
         areas = (sides[0] ** 2, sides[1] ** 2)
         spec = replace(spec, crop=Crop(areas, (1.0, 1.0), spec.crop.interpolation))
     return spec if flip is None else replace(spec, flip=flip)
