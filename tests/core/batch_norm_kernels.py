@@ -22,6 +22,8 @@ def synchronize_on_cpus() -> None:
     mock.patch.object(nn.Parameter, "is_cuda", True, create=True).start()
     mock.patch.object(DistributedDataParallel, "_passing_sync_batchnorm_handle").start()
     mock.patch.object(torch._C, "_get_privateuse1_backend_name", return_value="cpu").start()
+    # An extension tells autocast what it can: here that is asked of the CPU.
+    mock.patch.object(torch.cpu, "get_amp_supported_dtype", lambda: [torch.bfloat16], create=True).start()
 
 
 def by_channel(values: Tensor) -> Tensor:

@@ -17,8 +17,8 @@ PROJECT = Path(__file__).parents[2]
 Results = tuple[dict[str, Any], dict[str, Any]]
 
 
-def in_two_processes(folder: Path, device: str) -> Results:
-    command = [sys.executable, "-m", "tests.core.whole_batch", folder, device]
+def in_two_processes(folder: Path, device: str, module: str = "whole_batch") -> Results:
+    command = [sys.executable, "-m", f"tests.core.{module}", folder, device]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(folder / f"{rank}.pt") for rank in (0, 1))

@@ -5,6 +5,7 @@ process runs on the whole batch.
 """
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +14,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from byol.core.base_learner import Learner
 from byol.core.learner import BYOL
 from byol.errors import UserError
 from byol.optim.groups import parameter_groups
 from byol.optim.lars import LARS
+from byol.types import View
 from tests.core.batch_norm_kernels import synchronize_on_cpus
 
 STEPS = 5
+Pairs = Tensor | Sequence[tuple[View, View]]
+"""Of each step: [steps,2,B,C,H,W], or views with their geometry."""
 
 
 class Case(NamedTuple):
@@ -70,13 +75,13 @@ def make_learner(device: str, seed: int, **settings: Any) -> BYOL:
     return BYOL(net.double().to(device), 8, -2, 6, 32, moving_average_decay=0.9, **settings)
 
 
-def make_optimizer(learner: BYOL, name: str) -> torch.optim.Optimizer:
+def make_optimizer(learner: Learner, name: str) -> torch.optim.Optimizer:
     groups = parameter_groups(learner, learner.named_online_parameters(), weight_decay=1e-2)
     return LARS(groups, 0.5) if name == "lars" else torch.optim.SGD(groups, 0.05, 0.9)
 
 
-def trained(learner: BYOL, module: nn.Module, optimizer_name: str, batches: Tensor) -> dict[str, Any]:
-    """Take steps on batches [steps,2,B,C,H,W]; return everything that must be the same in both worlds."""
+def trained(learner: Any, module: nn.Module, optimizer_name: str, batches: Pairs) -> dict[str, Any]:
+    """Take steps on pairs of views; return everything that must be the same in both worlds."""
     optimizer = make_optimizer(learner, optimizer_name)
     outputs: list[Tensor] = []
     learner.register_forward_hook(lambda _module, _inputs, output: outputs.append(output.detach()))
@@ -99,7 +104,7 @@ def trained(learner: BYOL, module: nn.Module, optimizer_name: str, batches: Tens
     }
 
 
-def state_of(learner: BYOL) -> dict[str, Tensor]:
+def state_of(learner: Learner) -> dict[str, Tensor]:
     """Return a copy of the state, but for the unused classifier, which stays as each process made it."""
     return {name: value.clone() for name, value in learner.state_dict().items() if ".net.8." not in name}
 
@@ -145,8 +150,13 @@ def work(rank: int, folder: str, device: str) -> None:
     dist.destroy_process_group()
 
 
-if __name__ == "__main__":
+def start(work: Callable[[int, str, str], None]) -> None:
+    """Do work in two processes, told by the command line in which folder and on which device."""
     folder, device = str(Path(sys.argv[1]).resolve()), sys.argv[2]
     # Forked before torch starts a thread: the import is most of the time. CUDA cannot be forked.
     method = "fork" if device == "cpu" else "spawn"
     torch.multiprocessing.start_processes(work, (folder, device), nprocs=2, start_method=method)
+
+
+if __name__ == "__main__":
+    start(work)
