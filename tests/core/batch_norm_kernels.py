@@ -23,7 +23,9 @@ def synchronize_on_cpus() -> None:
     mock.patch.object(DistributedDataParallel, "_passing_sync_batchnorm_handle").start()
     mock.patch.object(torch._C, "_get_privateuse1_backend_name", return_value="cpu").start()
     # An extension tells autocast what it can: here that is asked of the CPU.
-    mock.patch.object(torch.cpu, "get_amp_supported_dtype", lambda: [torch.bfloat16], create=True).start()
+    mock.patch.object(
+        torch.cpu, "get_amp_supported_dtype", create=True, return_value=[torch.bfloat16]
+    ).start()
 
 
 def by_channel(values: Tensor) -> Tensor:

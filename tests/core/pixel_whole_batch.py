@@ -1,4 +1,4 @@
-"""Pixel learners on halves of a batch: `python -m tests.core.pixel_whole_batch FOLDER DEVICE`, two processes."""
+"""Train pixel learners on halves of a batch: `python -m tests.core.pixel_whole_batch FOLDER cpu`."""
 
 from typing import Any
 

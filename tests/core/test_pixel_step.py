@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import shutil
 from typing import Any
 
 import pytest
@@ -241,3 +242,19 @@ def test_the_map_s_layer_is_a_name_an_index_or_found(pair: tuple[View, View]) ->
         losses.append(float(learner(*pair).detach()))
     # None: the pooling's 1x1 output is no map any more.
     assert losses[0] == losses[1] == losses[2]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_to_code_it_gives_the_same(pair: tuple[View, View]) -> None:
+    """As `byol pretrain --compile on` does it."""
+    plain = make_pixel_learner().double()
+    compiled = copy.deepcopy(plain)
+    assert compiled.target is not None
+    for part in (compiled.online, compiled.predictor, compiled.target):
+        part.compile()
+    losses = [learner.compare_in_turn(*pair).loss for learner in (plain, compiled)]
+    for loss in losses:
+        loss.backward()
+    torch.testing.assert_close(losses[1], losses[0], rtol=1e-10, atol=1e-10)
+    assert_same(gradients(compiled), gradients(plain))
