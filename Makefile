@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
-BENCHMARKS := views views_on_device step evaluation epoch start_up scaling
+BENCHMARKS := views views_on_device step evaluation epoch start_up pixel_memory scaling
 
 .PHONY: demo test check bench clean
 

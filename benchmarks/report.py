@@ -52,6 +52,8 @@ def results_page() -> str:
         "epoch-cuda": speed_tables.epoch,
         "start_up": speed_tables.start_up,
         "fast_paths": speed_tables.fast_paths,
+        "pixel_memory-cpu": speed_tables.pixel_memory,
+        "pixel_memory-cuda": speed_tables.pixel_memory,
     }
     read = {name: recorded(name) for name in kinds if is_recorded(name)}
     sections = [kinds[name](values) + made_on(values) for name, values in read.items()]

@@ -117,6 +117,34 @@ def epoch(values: dict[str, Any]) -> str:
     return "## A whole epoch\n\n" + about + table(heads, rows)
 
 
+def pixel_memory(values: dict[str, Any]) -> str:
+    """Return the table of what the terms between places need."""
+    names = {"consistency": "PixPro's loss", "contrast": "PixContrast's loss", "propagation": "propagation"}
+    about = (
+        f"Forward and backward of one direction, batch {values['batch']}, {values['width']} channels: memory "
+        "beyond the maps that go in. Broadcast: `F.cosine_similarity` of both maps, a number for every pair "
+        "of places and channel, as lucidrains/pixel-level-contrastive-learning and byol_multi_gpu compute "
+        "it.\n\n"
+    )
+    rows = []
+    for case in values["cases"]:
+        for whose, held in case["bytes"].items():
+            compared = whose != "byol"
+            rows.append(
+                [
+                    names[case["term"]],
+                    f"{case['side']} x {case['side']}",
+                    whose,
+                    f"{held / 2**20:,.0f}",
+                    f"{case['times_less_memory']:.0f}x" if compared else "",
+                    f"{case['seconds'][whose]:.3f}",
+                    f"{case['byol_takes'][whose]:.3f}" if compared else "",
+                ]
+            )
+    heads = ["", "places", "", "memory, MiB", "of byol's", "seconds", "byol's time / theirs"]
+    return "## Memory of what is computed between places\n\n" + about + table(heads, rows)
+
+
 def start_up(values: dict[str, Any]) -> str:
     """Return the table of start-up times."""
     rows = [[f"`{name}`" if "," not in name else name, f"{s:.2f}"] for name, s in values["seconds"].items()]

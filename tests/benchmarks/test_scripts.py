@@ -59,6 +59,18 @@ def test_step(script: Callable[[str], ModuleType], run: Run) -> None:
     assert "| byol |" in script("speed_tables").step(values)
 
 
+def test_pixel_memory(script: Callable[[str], ModuleType], run: Run) -> None:
+    module = script("pixel_memory")
+    module.BATCH, module.WIDTH, module.SIDES = 2, 32, (5,)
+    values = run(module)
+    assert [case["term"] for case in values["cases"]] == list(module.TERMS)
+    for case in values["cases"]:
+        # Broadcast maps have at least width x places x places numbers for each image, ours far fewer.
+        assert case["bytes"]["broadcast"] > 4 * 2 * 32 * 25**2
+        assert case["bytes"]["byol"] < 4 * 2 * 25 * (6 * 32 + 8 * 25)
+    assert "| PixPro's loss | 5 x 5 | broadcast |" in script("speed_tables").pixel_memory(values)
+
+
 @pytest.mark.slow
 def test_evaluation(script: Callable[[str], ModuleType], run: Run) -> None:
     module = script("evaluation")
