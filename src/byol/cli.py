@@ -109,6 +109,8 @@ def _pretrain(words: list[str]) -> int:
         return stopped.exit_status
     if process_rank() == 0:
         then = f"evaluate {run.path}" if run.labelled else f"embed {run.path} --out vectors.parquet"
+        if run.masked and not run.labelled:
+            then = f"evaluate {run.path} --protocol segmentation"
         print(f"run directory: {run.path}\nnext: byol {then}")
     return 0
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 import byol
+from byol.cli import main
 from byol.training.progress import Progress
 from tests.scenes import write_scenes
 
@@ -19,6 +20,15 @@ def test_patch_knn_is_measured_on_the_hold_out(tmp_path: Path, tiny: dict[str, A
     assert [*found] == [3, 6] and all(0.4 < value <= 1 for value in found.values())
     assert "patch kNN" in capsys.readouterr().err
     assert not any("knn" in record for record in run.metrics())
+
+
+def test_what_to_do_next(tmp_path: Path, tiny: dict[str, Any], capsys: Any) -> None:
+    folder = write_scenes(tmp_path / "scenes", train=70)
+    settings = {**tiny, "image_size": 16, "epochs": "1st", "batch_size": 8, "out": tmp_path / "run"}
+    settings |= {"data": f"hf:{folder}", "data_dir": tmp_path / "downloads"}
+    words = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    assert main(["pretrain", *words]) == 0
+    assert f"next: byol evaluate {tmp_path / 'run'} --protocol segmentation\n" in capsys.readouterr().out
 
 
 def test_a_network_without_a_map_is_trained_without_the_monitor(tmp_path: Path, tiny: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from byol.settings import flag, settings_from
 from byol.training import checkpoint
 from byol.training.launch import launch_of, started_outside
 from byol.training.loggers import check_loggers
-from byol.training.preparation import Data, prepare_data, resolve
+from byol.training.preparation import Data, PreparedData, prepare_data, resolve
 from byol.training.session import Session, run_path
 from byol.training.trainer import process_rank
 
@@ -35,6 +35,8 @@ class Run:
     """The train images have labels: `byol evaluate` can judge the features."""
     net: nn.Module | None = None
     """The user's own network, where it was one."""
+    masked: bool = False
+    """They have masks: `byol evaluate --protocol segmentation` can."""
 
     def results(self) -> list[dict[str, Any]]:
         """Return the records of results.json."""
@@ -122,7 +124,7 @@ def _start(inputs: _Inputs, settings: dict[str, Any]) -> Run:
         check_loggers(config, run)
     data = prepare_data(inputs.data, config)
     Session(resolve(config, data), run, data, inputs.net, inputs.hidden_layer).train()
-    return Run(run.path, data.train.labels is not None, inputs.net)
+    return _finished(run, data, inputs)
 
 
 def _read_settings(settings: dict[str, Any]) -> PretrainConfig:
@@ -153,4 +155,8 @@ def _resume(inputs: _Inputs, run: RunDirectory, settings: dict[str, Any]) -> Run
     data = prepare_data(config.data if isinstance(inputs.data, str) else inputs.data, config)
     checkpoint.check_data(state, data)
     Session(config, run, data, inputs.net, inputs.hidden_layer, state).train()
-    return Run(run.path, data.train.labels is not None, inputs.net)
+    return _finished(run, data, inputs)
+
+
+def _finished(run: RunDirectory, data: PreparedData, inputs: _Inputs) -> Run:
+    return Run(run.path, data.train.labels is not None, inputs.net, data.train.masks is not None)
