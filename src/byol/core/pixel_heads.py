@@ -20,7 +20,8 @@ def pixel_projector(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 class PixelPropagation(nn.Module):
     """Replace each place's vector by a sum over the whole map, weighted by similarity (PixPro, section 3.2).
 
-    y_i = sum over j of max(cos(x_i, x_j), 0)^gamma g(x_j), where g is a transformation at each place.
+    y_i = sum over j of max(cos(x_i, x_j), 0)^gamma g(x_j), where g is a transformation at each place. The
+    official code (`PixPro.py`, `featprop`) also scales each g(x_j) to length 1, which the paper does not.
 
     Args:
         width: channels D of the map.
