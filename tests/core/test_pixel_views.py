@@ -131,11 +131,6 @@ def test_its_construction_leaves_the_network_as_it_is() -> None:
     assert learner.takes_views
 
 
-def test_another_name_for_the_number_of_steps() -> None:
-    learner = make_pixel_learner(len_dataloader=7)
-    assert learner.target is not None and learner.target.total_steps == 7
-
-
 def wrong_views() -> dict[str, tuple[Any, Any]]:
     images = torch.rand(4, 3, 28, 28)
     crops = views(images, 8, "small", return_geometry=True)

@@ -10,7 +10,6 @@ from byol.augment.presets import Crop, ViewSpec
 from byol.augment.view_settings import view_specs_of
 from byol.augment.views import Preset, normalized, views
 from byol.config import Normalization
-from byol.core.aliases import keyword_aliases
 from byol.core.backbone import Backbone
 from byol.core.base_learner import Learner
 from byol.core.dense_network import DenseNetwork, DensePredictor, DenseProjector, Projections
@@ -70,7 +69,7 @@ class PixelCL(Learner):
         preset: of the views, as `byol.views` takes it; both with a crop.
         normalization: as of `byol.BYOL`.
 
-    `len_dataloader` is another name for `total_steps`.
+    docs/dense.md tells where this differs from the official code, docs/coming-from.md from byol_multi_gpu.
 
     Raises:
         UserError: as `byol.BYOL`, the pixels' layer gives no map, or views have no crop.
@@ -78,7 +77,6 @@ class PixelCL(Learner):
 
     takes_views = True
 
-    @keyword_aliases(len_dataloader="total_steps")
     def __init__(
         self,
         net: nn.Module,
@@ -102,7 +100,7 @@ class PixelCL(Learner):
         *,
         sync_batchnorm: bool | None = None,
         channels: int | None = None,
-        preset: Preset = "imagenet",
+        preset: Preset = "pixpro",
         normalization: Normalization = "batch",
     ) -> None:
         super().__init__()
