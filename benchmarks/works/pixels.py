@@ -17,7 +17,6 @@ from turn import memory, seconds, take_turns, use_threads
 
 from byol.core.pixel_heads import PixelPropagation
 from byol.core.pixel_losses import pixel_consistency, pixel_contrast
-from byol.training.allocation import memory_kept
 
 TEMPERATURE, GAMMA = 0.3, 2.0
 Term = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -84,15 +83,15 @@ def main() -> None:
     term = TERMS[options.whose][options.term]
     online.requires_grad_()
 
-    def work() -> Tensor:
+    values: list[float] = []
+
+    def work() -> None:
         online.grad = None
         result = term(online, target, positives).square().mean()
         result.backward()
-        return result.detach()
+        values.append(float(result.detach()))
 
-    # As `byol pretrain` computes; the system's own work on gigabytes anew would be most of the others' time.
-    with memory_kept():
-        take_turns(work, lambda work: {**memory(work), "value": float(work()), **seconds(work)})
+    take_turns(work, lambda work: {**memory(work), **seconds(work), "value": values[-1]})
 
 
 if __name__ == "__main__":
