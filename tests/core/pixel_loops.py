@@ -88,7 +88,8 @@ def looped_contrast(projection: Tensor, target: Tensor, positives: Tensor, tempe
 
 
 def looped_propagation(feature_map: Tensor, values: Tensor, gamma: float) -> Tensor:
-    """Return the propagated map [B,D,h,w]: image by image, place by place, sums over all places."""
+    """Return the propagated map [B,D,h,w]: image by image, place by place, sums over all places
+    of values scaled to length 1."""
     images = []
     for x, g in zip(feature_map.flatten(2), values.flatten(2), strict=True):
         places = []
@@ -96,7 +97,7 @@ def looped_propagation(feature_map: Tensor, values: Tensor, gamma: float) -> Ten
             total = torch.zeros_like(g[:, i])
             for j in range(x.shape[1]):
                 weight = cosine(x[:, i], x[:, j]).clamp(min=0) ** gamma
-                total = total + weight * g[:, j]
+                total = total + weight * g[:, j] / g[:, j].square().sum().sqrt()
             places.append(total)
         images.append(torch.stack(places, dim=1))
     return torch.stack(images).view_as(values)

@@ -20,8 +20,8 @@ def pixel_projector(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 class PixelPropagation(nn.Module):
     """Replace each place's vector by a sum over the whole map, weighted by similarity (PixPro, section 3.2).
 
-    y_i = sum over j of max(cos(x_i, x_j), 0)^gamma g(x_j), where g is a transformation at each place. The
-    official code (`PixPro.py`, `featprop`) also scales each g(x_j) to length 1, which the paper does not.
+    y_i = sum over j of max(cos(x_i, x_j), 0)^gamma g(x_j), where g is a transformation at each place, scaled
+    to length 1: the paper does not say so, the code of its numbers does (`PixPro.py`, `featprop`).
 
     Args:
         width: channels D of the map.
@@ -46,7 +46,8 @@ class PixelPropagation(nn.Module):
         with torch.autocast(feature_map.device.type, enabled=False):
             cells = F.normalize(feature_map.to(precise).flatten(2), dim=1)  # [B,D,N]
             weights = torch.bmm(cells.transpose(1, 2), cells).clamp(min=0) ** self.gamma  # [B,N,N]
-            propagated = torch.bmm(values.to(precise).flatten(2), weights)  # [B,D,N]
+            values = F.normalize(values.to(precise).flatten(2), dim=1)  # [B,D,N]
+            propagated = torch.bmm(values, weights)  # [B,D,N]
         return propagated.unflatten(2, feature_map.shape[2:])  # [B,D,h,w]
 
 
