@@ -34,8 +34,8 @@ def test_what_to_do_next(tmp_path: Path, tiny: dict[str, Any], capsys: Any) -> N
 def test_a_network_without_a_map_is_trained_without_the_monitor(tmp_path: Path, tiny: dict[str, Any]) -> None:
     folder = write_scenes(tmp_path / "scenes", train=70)
     settings = {**tiny, "image_size": 16, "data_dir": str(tmp_path / "downloads"), "batch_size": 63}
-    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 8))
-    run = byol.pretrain(f"hf:{folder}", net, out=str(tmp_path / "run"), **{**settings, "channels": 3})
+    settings["backbone"] = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 8))
+    run = byol.pretrain(f"hf:{folder}", out=str(tmp_path / "run"), channels=3, **settings)
     assert run.metrics()[-1]["step"] == 6
     assert not any("patch_knn" in record for record in run.metrics())
 

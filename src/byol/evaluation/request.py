@@ -116,7 +116,8 @@ def _check_together(
     config: EvaluateConfig, protocols: tuple[str, ...], amounts: tuple[str | int, ...]
 ) -> None:
     for name, concerned in CONCERNS.items():
-        if getattr(config, name) not in (None, False) and not {*concerned} & {*protocols}:
+        given = getattr(config, name) is not None and getattr(config, name) is not False  # 0 is a void
+        if given and not {*concerned} & {*protocols}:
             raise UserError(f"{flag(name)} concerns --protocol {' or '.join(concerned)} only")
     if {*DENSE} & {*protocols}:
         _check_dense(config, protocols, amounts)
