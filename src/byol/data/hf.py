@@ -69,11 +69,10 @@ def open_hf(name: str, channels: int = 3, data_dir: str = "./datasets", on_error
     """Open a Hub dataset, a local folder (Parquet, Arrow, `save_to_disk`, images) or one Parquet file.
 
     The splits train, test and unlabeled are read, and of data with masks validation; any other is left
-    alone. In a local
-    folder the first such word in a file's name, else in its folders' names, says its split; without
-    one it is train, and a single file always is. The columns are found by `columns.find_columns` and
-    `columns.find_mask_column`.
-    What `datasets` caches goes to `data_dir`/huggingface; local data are read without network.
+    alone. In a local folder the first such word in a file's name, else in its folders' names, says its
+    split; without one it is train, and a single file always is. The columns are found by
+    `columns.find_columns` and `columns.find_mask_column`. What `datasets` caches goes to
+    `data_dir`/huggingface; local data are read without network.
 
     Raises:
         UserError: nothing readable is there, there is no train split, or the columns are not clear.

@@ -24,7 +24,9 @@ from byol.optim.schedules import warmup_cosine
 from byol.randomness import NETWORK, ORDER, derived_generator, derived_seed
 from byol.types import ImageSet
 
-RATES = (0.1, 0.3)
+RATES = (0.3, 1.0)
+"""Base rates per 256 images. A ResNet-14 from scratch, ten epochs on a quarter of CamVid: with 0.1, 0.3, 1
+and 3 its mIoU on a quarter of the validation split is 17.3, 18.5, 19.5 and 17.2 %."""
 EPOCHS = (30,)
 BATCH_SIZE = 16
 WEIGHT_DECAY = 1e-4
