@@ -29,22 +29,22 @@ METHODS: dict[str, dict[str, str]] = {
 PRETRAINING = {
     "backbone": "resnet8_32",
     "stem": "strided",
-    "image_size": "64",
+    "image_size": "96",
     "projection_hidden_size": "512",
     "batch_size": "32",
-    "epochs": "100",
+    "epochs": "60",
     "warmup": "10%",
     "optimizer": "adamw",
     "base_lr": "8e-3",
     "weight_decay": "1e-4",
-    "tau": "0.98",
+    "tau": "0.99",
     "holdout": "0",
     "knn_every": "0",
     "logger": "none",
 }
-EVALUATION = {"finetune_rates": "0.1", "finetune_epochs": "20"}
+EVALUATION = {"finetune_rates": "0.3,1", "finetune_epochs": "8"}
 QUICK_PRETRAINING = {"epochs": "4st"}
-QUICK_EVALUATION = {"finetune_rates": "0.1", "finetune_epochs": "1"}
+QUICK_EVALUATION = {"finetune_rates": "0.3", "finetune_epochs": "1"}
 
 
 def main() -> None:

@@ -196,7 +196,7 @@ class EvaluateConfig:
     """Train the linear probe on random crops and flips, as the paper does, instead of cached features."""
     finetune_rates: str | None = None
     """Learning rates per 256 images that finetune tries. Default: 0.005,0.01,0.02,0.05,0.1; of segmentation's
-    fcn 0.1,0.3."""
+    fcn 0.3,1."""
     finetune_epochs: str | None = None
     """Numbers of epochs that it tries, each with every rate. Default: 30,50; of segmentation's fcn 30."""
     freeze: str | None = None

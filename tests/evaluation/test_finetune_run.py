@@ -147,7 +147,10 @@ def test_refusals(make_run: MakeRun, make_net: MakeNet, preprocess: Preprocess) 
         ({"finetune_epochs": "1.5"}, "--finetune-epochs takes whole numbers above 0.*not '1.5'"),
         ({"finetune_epochs": "0"}, "--finetune-epochs takes"),
         ({"freeze": "0,stem"}, "no layer 'stem'"),
-        ({"freeze": "0", "protocol": "knn"}, "--finetune-rates concerns --protocol finetune only"),
+        (
+            {"freeze": "0", "protocol": "knn"},
+            "--finetune-rates concerns --protocol finetune or segmentation only",
+        ),
         ({"data": unlabelled}, "has no labels"),
         ({"labels": "500"}, "fewer than the 500"),
         ({"protocol": "finetun"}, "Did you mean 'finetune'"),

@@ -27,13 +27,13 @@ RESULT = Result("logistic", "byol", "all", None, "top1", 0.9, "test", 0, 100, "d
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Axes]:
     """The axes of each figure that is saved."""
     axes: list[Axes] = []
-    original = pictures._save
+    original = pictures.save_figure
 
     def save(figure: Any, file: Path) -> None:
         original(figure, file)
         axes.append(figure.axes[0])
 
-    monkeypatch.setattr(pictures, "_save", save)
+    monkeypatch.setattr(pictures, "save_figure", save)
     return axes
 
 

@@ -65,6 +65,8 @@ def test_a_run_with_baselines_and_reports(run: RunDirectory, make_net: MakeNet) 
         *(None, 3),
     )
     assert first.settings["head"] == "linear" and first.settings["chosen_on"] == "validation"
+    best = max(first.settings["grid"], key=lambda entry: entry["validation"])
+    assert len(first.settings["grid"]) == 6 and first.settings["lr"] == best["lr"]
     assert first.value > 0.7  # colours tell the classes
     check_report(run.reports / "segmentation-linear.json", first.value)
     check_report(run.reports / "segmentation-fcn.json", rows["segmentation-fcn", "byol", "miou"].value)
