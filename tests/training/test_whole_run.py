@@ -47,25 +47,33 @@ def end_of(run: Path) -> dict[str, Tensor]:
     return {**state["learner"], **state["online_probe"]["classifier"]}
 
 
+METHODS: dict[str, dict[str, Any]] = {"byol": {}, "pixpro": {"method": "pixpro", "instance_weight": 1}}
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def method(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+def alone(method: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     """One process, without accumulation."""
     run = tmp_path_factory.mktemp("alone") / "run"
-    state = in_one_process(run, accumulate=1)
+    state = in_one_process(run, {**SETTINGS, **METHODS[method]})
     start = load_file(RunDirectory(run).initial_weights)["conv1.weight"]
     assert not torch.allclose(start, state["online.backbone.net.conv1.weight"].float(), rtol=0.01)
     return state
 
 
-def in_one_process(out: Path, accumulate: int) -> dict[str, Tensor]:
+def in_one_process(out: Path, settings: dict[str, Any]) -> dict[str, Tensor]:
     with pytest.MonkeyPatch.context() as patch:
         same_everywhere(patch.setattr)
-        return end_of(byol.pretrain(**SETTINGS, accumulate=accumulate, devices=1, out=str(out)).path)
+        return end_of(byol.pretrain(**settings, devices=1, out=str(out)).path)
 
 
-def in_two_processes(out: Path, accumulate: int) -> dict[str, Tensor]:
-    settings = {**SETTINGS, "accumulate": accumulate, "devices": 2, "out": out}
-    command = [sys.executable, "-m", "tests.training.whole_run", "pretrain", *flags(settings)]
+def in_two_processes(out: Path, settings: dict[str, Any]) -> dict[str, Tensor]:
+    words = flags({**settings, "devices": 2, "out": out})
+    command = [sys.executable, "-m", "tests.training.whole_run", "pretrain", *words]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     assert "still there at exit" not in done.stderr
@@ -78,13 +86,14 @@ def in_two_processes(out: Path, accumulate: int) -> dict[str, Tensor]:
     ids=["one-accumulating", "two", "two-accumulating"],
 )
 def test_same_weights(
-    train: Callable[[Path, int], dict[str, Tensor]],
+    train: Callable[[Path, dict[str, Any]], dict[str, Tensor]],
     accumulate: int,
+    method: str,
     alone: dict[str, Tensor],
     tmp_path: Path,
 ) -> None:
     """Target and predictor among them. The same steps in another order of sums: 1e-10, in float64."""
-    state = train(tmp_path / "run", accumulate)
+    state = train(tmp_path / "run", {**SETTINGS, **METHODS[method], "accumulate": accumulate})
     assert state.keys() == alone.keys() and state["target.step"] == STEPS
     for name, weight in alone.items():
         torch.testing.assert_close(state[name], weight, rtol=1e-10, atol=1e-10, msg=name)

@@ -13,18 +13,28 @@ import torch.distributed as dist
 from torch import Tensor
 
 from byol.training import trainer, view_makers
+from byol.types import View
 
 
 def same_everywhere(set_attribute: Callable[..., None] = setattr) -> None:
     """Make runs comparable to the last digits, in this process."""
     set_attribute(trainer, "_PRECISIONS", {"fp32": "64-true"})
     set_attribute(view_makers, "made_views", plain_views)
+    set_attribute(view_makers, "with_geometry", plain_geometry)
 
 
 def plain_views(images: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     """Return the images [B,C,H,W] and their mirror images, in -1 to 1."""
     values = images.double() / 127.5 - 1
     return values, values.flip(3)
+
+
+def plain_geometry(views: tuple[Tensor, Tensor], *_: Any) -> tuple[View, View]:
+    """Return plain views with what made them: the whole image, and its mirror image."""
+    first, second = views
+    box = first.new_tensor([0, 0, 1, 1]).expand(len(first), 4)
+    mirrored = torch.ones(len(first), dtype=torch.bool)
+    return View(first, box, ~mirrored), View(second, box, mirrored)
 
 
 def tell_whether_left() -> None:
