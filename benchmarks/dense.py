@@ -7,18 +7,19 @@ features and a linear head, and by fine-tuning. Runs are kept in --runs: started
 where it was.
 """
 
-import argparse
 import json
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from recorded import record
+from recorded import parser, record_as_asked
 
 import byol
 from byol.cli import main as command_line
+from byol.config import PretrainConfig
 from byol.rundir import RunDirectory, write_atomically
+from byol.settings import settings_from
 
 SEEDS = (0, 1, 2)
 METHODS: dict[str, dict[str, str]] = {
@@ -42,18 +43,17 @@ PRETRAINING = {
     "knn_every": "0",
     "logger": "none",
 }
-EVALUATION = {"finetune_rates": "0.3,1", "finetune_epochs": "8"}
+EVALUATION = {"finetune_rates": "1,3", "finetune_epochs": "10"}
 QUICK_PRETRAINING = {"epochs": "4st"}
 QUICK_EVALUATION = {"finetune_rates": "0.3", "finetune_epochs": "1"}
 
 
 def main() -> None:
     """Train and measure what is missing, and write every mean over seeds with its standard deviation."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--data", required=True, help="CamVid with masks, such as hf:PATH")
-    parser.add_argument("--runs", type=Path, help="default: runs/dense, with --quick runs/dense-quick")
-    parser.add_argument("--quick", action="store_true", help="a few steps: measures nothing")
-    options = parser.parse_args()
+    arguments = parser(__doc__, quick="a few steps: measures nothing")
+    arguments.add_argument("--data", required=True, help="CamVid with masks, such as hf:PATH")
+    arguments.add_argument("--runs", type=Path, help="default: runs/dense, with --quick runs/dense-quick")
+    options = arguments.parse_args()
     runs = options.runs or Path(f"runs/dense{'-quick' if options.quick else ''}")
     results: list[dict[str, Any]] = []
     for seed in SEEDS:
@@ -65,29 +65,43 @@ def main() -> None:
     for row in rows:
         name = f"{row['features']:16} {row['head']:7} {row['metric']:15}"
         print(f"{name} {row['mean']:.4f} +- {row['std']:.4f}")
-    if not options.quick:
-        values = {"seeds": SEEDS, "pretraining": PRETRAINING, "evaluation": EVALUATION, "rows": rows}
-        values["pretraining_seconds"] = [seconds(RunDirectory(run)) for run in sorted(runs.iterdir())]
-        print(record("dense", "python benchmarks/dense.py --data hf:PATH", values))
+    values = {"seeds": SEEDS, "pretraining": PRETRAINING, "evaluation": EVALUATION, "rows": rows}
+    values["pretraining_seconds"] = [
+        seconds(RunDirectory(runs / f"{name}-{seed}")) for seed in SEEDS for name in METHODS
+    ]
+    record_as_asked(options, "dense", "python benchmarks/dense.py --data hf:PATH", values)
 
 
 def pretrain(run: RunDirectory, settings: dict[str, str], quick: bool) -> None:
     """Pretrain, or go on, where the run has not ended."""
-    settings = {**settings, **(QUICK_PRETRAINING if quick else {}), "out": str(run.path)}
-    words = ["--resume", str(run.path)]
-    if not run.last_checkpoint.is_file():
+    settings = {**settings, **(QUICK_PRETRAINING if quick else {})}
+    if run.last_checkpoint.is_file():
+        check_settings(run, settings)
+        words = ["--resume", str(run.path)]
+    else:
+        settings |= {"out": str(run.path)}
         words = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
     if status := command_line(["pretrain", *words]):
         raise SystemExit(status)
 
 
+def check_settings(run: RunDirectory, settings: dict[str, str]) -> None:
+    """Refuse to go on with a run of other settings: its numbers would stand under these."""
+    made, wanted = (
+        settings_from(PretrainConfig, {name: values[name] for name in settings if name != "data"})
+        for values in (run.config(), settings)
+    )
+    if made != wanted:
+        raise SystemExit(f"{run.path} has other settings than this benchmark: move it away")
+
+
 def measured(run: RunDirectory, name: str, quick: bool) -> list[dict[str, Any]]:
     """Return the run's results, measured now or before; untrained features are those of BYOL's step 0."""
-    file = run.path / "dense.json"
+    settings = QUICK_EVALUATION if quick else EVALUATION
+    file = run.path / f"dense-{'-'.join(settings.values())}.json"
     if not file.is_file():
-        settings = QUICK_EVALUATION if quick else EVALUATION
         found = byol.evaluate(run.path, protocol="segmentation", baselines=name == "byol", **settings)
-        kept = [result.to_dict() for result in found]
+        kept = [{**result.to_dict(), "data": "camvid"} for result in found]
         for result in kept:
             result["features"] = name if result["features"] != "random-init" else "random-init"
         write_atomically(file, json.dumps(kept, indent=1) + "\n")

@@ -75,7 +75,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
             ["pretrain", "--normalization", "group", "--target-statistics", "copy"],
             ["with group normalisation there are no statistics"],
         ),
-        (["pretrain", "--instance-weight", "0"], ["instance_weight", "for pixpro and pixcontrast"]),
+        (["pretrain", "--instance-weight", "1"], ["instance_weight", "for pixpro and pixcontrast"]),
         (["pretrain", "--method", "simsiam", "--positive-distance", "1"], ["positive_distance", "simsiam"]),
         (["pretrain", "--feature-layer", "layer3"], ["feature_layer means nothing with method byol"]),
         (["pretrain", "--propagation-layers", "0"], ["propagation_layers", "it is for pixpro"]),

@@ -58,8 +58,8 @@ class PretrainConfig:
     projection_hidden_size: int | None = None
     """Hidden width of projector and predictor. Default: 4096, simsiam 2048."""
     image_size: int | None = None
-    """Side of the views in pixels. Default: the images' own where all are square and alike, at most
-    224, else 224."""
+    """Side of the views in pixels. Default: the images' own where all are square and alike, at most 128,
+    else 224."""
     channels: int | None = None
     """Channels of the images, 1 or 3. Default: the data's."""
     preset: PresetName | dict[str, Any] | None = None
@@ -106,9 +106,8 @@ class PretrainConfig:
     """pixpro: exponent, at least 1, of the similarity by which it weighs them."""
     pixel_temperature: float = 0.3
     """pixcontrast: temperature of the similarities."""
-    instance_weight: float | None = None
-    """pixpro and pixcontrast: weight of BYOL's loss of whole images beside that of places. Default: 0, which
-    leaves it out."""
+    instance_weight: float = 0.0
+    """pixpro and pixcontrast: weight of BYOL's loss of whole images beside that of places; 0: without."""
     holdout: float = 0.1
     """Share of the train split kept out of pretraining, or a number of images."""
     knn_every: str = "10%"

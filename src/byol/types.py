@@ -30,9 +30,10 @@ class StepOutput:
     loss: Tensor
     """Scalar, with gradient."""
     projection: Tensor
-    """[2B,D] online projections of both views, the first view's first."""
+    """[2B,D] online projections of both views, the first view's first; of pixel learners, of all places
+    of both maps [2 h w B,D]."""
     target: Tensor
-    """[2B,D] target projections of both views, in the same order."""
+    """Target projections, of the same shape and in the same order."""
     representation: Tensor
     """[2B,D] what the online backbone makes of both views, in the same order; of this process's images."""
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.scenes import write_scenes
+
 Run = Callable[[ModuleType], dict[str, Any]]
 
 
@@ -124,3 +126,26 @@ def test_a_work_is_a_process_that_answers_line_by_line(script: Callable[[str], M
     arguments = ["--library", "byol", "--backbone", "resnet8_16", "--size", "16", "--batch", "4"]
     answers = turns.in_turns({"byol": turns.Work("step.py", *arguments)}, rounds=2, warm_up=1)
     assert [set(answer) for answer in answers["byol"]] == [{"seconds"}] * 2
+
+
+@pytest.mark.slow
+def test_dense(script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    data = write_scenes(tmp_path / "scenes", train=12, val=4, test=4)
+    file, runs = tmp_path / "result.json", tmp_path / "runs"
+    words = ["benchmark", "--quick", "--data", f"hf:{data}", "--runs", str(runs), "--out", str(file)]
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.chdir(tmp_path)  # where the files that were read are kept
+    module = script("dense")
+    module.SEEDS = (0,)
+    module.PRETRAINING |= {"backbone": "resnet8_16", "image_size": "16", "batch_size": "8", "warmup": "1st"}
+    module.main()
+    values = json.loads(file.read_text())
+    lines = script("dense_tables").dense(values).splitlines()
+    assert [line.count("|") for line in lines if line.startswith("| ")] == [6] * 6
+    results = [(run / "results.json").read_text() for run in sorted(runs.iterdir())]
+    module.main()  # measures nothing again
+    assert json.loads(file.read_text())["rows"] == values["rows"]
+    assert [(run / "results.json").read_text() for run in sorted(runs.iterdir())] == results
+    module.PRETRAINING |= {"tau": "0.5"}
+    with pytest.raises(SystemExit, match="byol-0 has other settings than this benchmark: move it away"):
+        module.main()

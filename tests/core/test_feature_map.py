@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from byol.core.backbone import Backbone
 from byol.core.named_backbone import build_backbone
+from byol.core.pixel_learner import PixelCL
+from byol.core.synchronization import synchronize_batch_norms
 from byol.errors import UserError
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -114,3 +116,25 @@ def test_prefix_tokens_of_timm_are_left_out() -> None:
     net = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=0, img_size=64).eval()
     found = Backbone(net, 64).eval().feature_map(IMAGES)
     assert torch.equal(found[:, :, 0, 1], forward_features(net, IMAGES)[:, 3])
+
+
+def test_a_batch_norm_whose_output_is_the_map_may_be_synchronised() -> None:
+    """It is another module then."""
+    backbone = Backbone(timm.create_model("test_efficientnet", num_classes=0), 64).eval()
+    expected = backbone.feature_map(IMAGES)
+    synchronize_batch_norms(backbone)
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in backbone.modules())
+    assert torch.equal(backbone.feature_map(IMAGES), expected)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
+def test_a_pixel_learner_s_representations_are_the_backbone_s(name: str) -> None:
+    """Of a class token, or normalised after pooling: not the mean of the map."""
+    net = timm.create_model(name, num_classes=0, img_size=64) if name == "test_vit" else None
+    net = net or timm.create_model(name, num_classes=0)
+    learner = PixelCL(net, 64, None, None, 8, 16, alpha=0.0).eval()
+    found = learner.online(IMAGES)
+    torch.testing.assert_close(found.representation, learner.backbone(IMAGES))
+    assert not torch.allclose(
+        found.representation, learner.backbone.feature_map(IMAGES).mean((2, 3)), atol=0.1
+    )

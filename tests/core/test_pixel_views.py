@@ -198,3 +198,26 @@ def test_networks_of_any_kind(name: str) -> None:
     loss = learner(torch.rand(2, 3, 80, 80))
     loss.backward()
     assert all(p.grad is not None for p in learner.online_parameters())
+
+
+def test_crops_are_resized_as_asked() -> None:
+    images = torch.rand(4, 3, 24, 24)
+    found = {}
+    for mode in (None, "bilinear", "bicubic"):
+        learner = make_pixel_learner(cutout_interpolate_mode=mode)
+        found[mode] = [spec.crop.interpolation for spec in learner.preset if spec.crop]
+        assert learner.draw_views(images)[0].image.isfinite().all()
+    assert found == {None: ["bilinear"] * 2, "bilinear": ["bilinear"] * 2, "bicubic": ["bicubic"] * 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"cutout_interpolate_mode": "nearest"}, "interpolation 'nearest'.*bicubic"),
+        ({"coord_cutout_interpolate_mode": "bilinear"}, "coordinates are computed exactly"),
+        ({"len_dataloader": 7}, "your scheduler's here. total_steps makes tau rise"),
+    ],
+)
+def test_arguments_of_byol_multi_gpu_that_mean_nothing_here(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_pixel_learner(**arguments)

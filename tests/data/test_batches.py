@@ -148,8 +148,7 @@ def test_a_process_that_leaves_a_loader_in_the_middle_ends(kind: str, tmp_path: 
     program = """
 import multiprocessing, sys
 import torch
-from byol.augment.presets import PRESETS, ViewSpec
-from byol.augment.views import views
+from byol.augment.presets import PRESETS
 from byol.data.batches import BatchPlan, streamed_batches
 
 class Images:

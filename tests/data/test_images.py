@@ -119,11 +119,11 @@ def test_resident_returns_or_gives_up_cheaply():
 
     listed = Listed(list(BYTES))
     assert torch.equal(resident(DatasetImages(listed, 3)), BYTES)
-    large = Listed([torch.zeros(3, 257, 10, dtype=torch.uint8)] * 50)
+    large = Listed([torch.zeros(3, 200, 10, dtype=torch.uint8)] * 50)
     assert resident(DatasetImages(large, 3)) is None
     assert large.reads == 1
     street = torch.randint(0, 256, (2, 3, 180, 256), dtype=torch.uint8)
-    assert torch.equal(resident(DatasetImages(Listed(list(street)), 3)), street)
+    assert torch.equal(resident(DatasetImages(Listed(list(street)), 3), largest_side=256), street)
     mixed = Listed([BYTES[0], BYTES[1], BYTES[2][:, :2], *BYTES])
     assert resident(DatasetImages(mixed, 3)) is None
     assert mixed.reads == 4

@@ -53,7 +53,7 @@ def test_given_values_stay() -> None:
 def test_other_methods_are_as_before() -> None:
     byol = resolve(PretrainConfig(), data_of("digits", 8))
     assert (byol.preset, byol.base_lr, byol.weight_decay, byol.tau) == ("glyph", 0.45, 1e-6, 0.99)
-    assert byol.instance_weight is None and lengths(byol, 7).warmup == 70
+    assert byol.instance_weight == 0 and lengths(byol, 7).warmup == 70
     simsiam = resolve(PretrainConfig(method="simsiam"), data_of("somewhere", None))
     assert (simsiam.preset, simsiam.optimizer, lengths(simsiam, 7).warmup) == ("imagenet", "sgd", 0)
 

@@ -14,8 +14,8 @@ class Projections(NamedTuple):
     """[B,D,h,w]."""
     instance: Tensor | None
     """[B,D], or None without an instance branch."""
-    features: Tensor
-    """[B,D'] the backbone's map, averaged over space."""
+    representation: Tensor
+    """[B,D'] what the backbone makes of the whole image, detached."""
 
 
 class DenseProjector(nn.Module):
@@ -37,14 +37,10 @@ class DenseNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Projections:
         """Return projections of images [B,C,S,S]."""
+        features, representation = self.backbone.map_and_representation(images)  # [B,D",h,w], [B,D']
         head = self.projector.instance
-        if head is None:
-            features = self.backbone.feature_map(images)  # [B,D',h,w]
-            instance = None
-        else:
-            features, representation = self.backbone.map_and_representation(images)
-            instance = head(representation)  # [B,D]
-        return Projections(self.projector.pixel(features), instance, features.detach().mean(dim=(2, 3)))
+        instance = None if head is None else head(representation)  # [B,D]
+        return Projections(self.projector.pixel(features), instance, representation.detach())
 
 
 class DensePredictor(nn.Module):

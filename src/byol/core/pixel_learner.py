@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from byol.augment.presets import Crop, ViewSpec
+from byol.augment.presets import ViewSpec
 from byol.augment.view_settings import view_specs_of
 from byol.augment.views import Preset, normalized, views
 from byol.config import Normalization
@@ -59,10 +59,14 @@ class PixelCL(Learner):
         ppm_gamma: sharpness of its similarities, at least 1.
         distance_thres: cells of a positive pair are less than so many of their diagonals apart.
         similarity_temperature: of PixContrast.
-        alpha: weight of the instance branch; 0: there is none, as in the paper's main results.
+        alpha: weight of the instance branch (in byol_multi_gpu it is that of the pixels' loss); 0: there is
+            none, as in the paper's main results.
         use_pixpro: False is PixContrast.
         cutout_ratio_range: crops are squares, with areas drawn uniformly between the squares of these two
             numbers, as shares of the image's area; None: the preset's crops.
+        cutout_interpolate_mode: of crops, bilinear or bicubic; None: the preset's, bilinear.
+        coord_cutout_interpolate_mode: refused: coordinates are computed, not interpolated.
+        len_dataloader: refused: in byol_multi_gpu it is the period of its own learning rate's schedule.
         total_steps: number of optimizer steps K over which tau rises to 1; None keeps it constant.
         sync_batchnorm: as of `byol.BYOL`.
         channels: of the images; None: those of the network's first convolution.
@@ -72,7 +76,8 @@ class PixelCL(Learner):
     docs/dense.md tells where this differs from the official code, docs/coming-from.md from byol_multi_gpu.
 
     Raises:
-        UserError: as `byol.BYOL`, the pixels' layer gives no map, or views have no crop.
+        UserError: as `byol.BYOL`, the pixels' layer gives no map, views have no crop, or an argument has no
+            meaning here.
     """
 
     takes_views = True
@@ -96,8 +101,11 @@ class PixelCL(Learner):
         alpha: float = 1.0,
         use_pixpro: bool = True,
         cutout_ratio_range: tuple[float, float] | None = None,
-        total_steps: int | None = None,
+        cutout_interpolate_mode: str | None = None,
+        coord_cutout_interpolate_mode: str | None = None,
+        len_dataloader: int | None = None,
         *,
+        total_steps: int | None = None,
         sync_batchnorm: bool | None = None,
         channels: int | None = None,
         preset: Preset = "pixpro",
@@ -107,9 +115,12 @@ class PixelCL(Learner):
         _check_numbers(
             alpha=alpha, distance_thres=distance_thres, similarity_temperature=similarity_temperature
         )
+        _refuse_foreign(coord_cutout_interpolate_mode, len_dataloader)
         self.image_size = image_size
         self.augment_fns = (augment_fn, augment_fn if augment_fn2 is None else augment_fn2)
-        self.preset = _with_crops(view_specs_of(preset), prob_rand_hflip, cutout_ratio_range)
+        cropping = (prob_rand_hflip, cutout_ratio_range, cutout_interpolate_mode)
+        first, second = view_specs_of(preset)
+        self.preset = (_with_crop(first, *cropping), _with_crop(second, *cropping))
         self.threshold, self.temperature = distance_thres, similarity_temperature
         self.alpha, self.use_pixpro = alpha, use_pixpro
         backbone = Backbone(
@@ -210,7 +221,7 @@ class PixelCL(Learner):
             loss1 = loss1.detach()
         loss2, online2 = self._direction(view2.image, target1, pairs.transpose(1, 2))
         projection, target = _rows(online1.pixel, online2.pixel), _rows(target1.pixel, target2.pixel)
-        representation = torch.cat([online1.features, online2.features])
+        representation = torch.cat([online1.representation, online2.representation])
         return StepOutput(loss1 + loss2, projection, target, representation), pairs
 
     def _direction(self, view: Tensor, target: Projections, pairs: Tensor) -> tuple[Tensor, Projections]:
@@ -230,8 +241,11 @@ class PixelCL(Learner):
 
 
 def _rows(*maps: Tensor) -> Tensor:
-    """Return the vectors of all places of maps [B,D,h,w] as rows [B h w,D], one map after the other."""
-    return torch.cat([each.detach().permute(0, 2, 3, 1).flatten(0, 2) for each in maps])
+    """Return the vectors of all places of maps [B,D,h,w] as rows [h w B,D], one map after the other.
+
+    Neighbours among rows are of different images: what is watched looks at the first of them.
+    """
+    return torch.cat([each.detach().permute(2, 3, 0, 1).flatten(0, 2) for each in maps])
 
 
 def _checked(view: Tensor | View) -> View:
@@ -243,16 +257,12 @@ def _checked(view: Tensor | View) -> View:
     return view
 
 
-def _with_crops(
-    specs: tuple[ViewSpec, ViewSpec], flip: float | None, sides: tuple[float, float] | None
-) -> tuple[ViewSpec, ViewSpec]:
-    """Return the views with a mirroring and with square crops, each where it is given."""
-    first, second = (_with_crop(spec, flip, sides) for spec in specs)
-    return first, second
-
-
-def _with_crop(spec: ViewSpec, flip: float | None, sides: tuple[float, float] | None) -> ViewSpec:
-    if spec.crop is None:
+def _with_crop(
+    spec: ViewSpec, flip: float | None, sides: tuple[float, float] | None, interpolation: str | None
+) -> ViewSpec:
+    """Return a view with a probability of mirroring, square crops and an interpolation, each where given."""
+    crop = spec.crop
+    if crop is None:
         raise UserError(
             "pixels are matched between crops: choose views with a crop (preset imagenet or small)"
         )
@@ -261,9 +271,21 @@ def _with_crop(spec: ViewSpec, flip: float | None, sides: tuple[float, float] | 
             raise UserError(
                 f"cutout_ratio_range is {sides}, it must be two numbers from 0 to 1, the smaller first"
             )
-        areas = (sides[0] ** 2, sides[1] ** 2)
-        spec = replace(spec, crop=Crop(areas, (1.0, 1.0), spec.crop.interpolation))
-    return spec if flip is None else replace(spec, flip=flip)
+        crop = replace(crop, scale=(sides[0] ** 2, sides[1] ** 2), ratio=(1.0, 1.0))
+    if interpolation is not None:
+        crop = replace(crop, interpolation=interpolation)
+    return replace(spec, crop=crop, flip=spec.flip if flip is None else flip)
+
+
+def _refuse_foreign(coordinates: str | None, len_dataloader: int | None) -> None:
+    """Refuse what byol_multi_gpu takes and what means nothing here, rather than ignore it."""
+    if coordinates is not None:
+        raise UserError("coord_cutout_interpolate_mode: leave it out, coordinates are computed exactly")
+    if len_dataloader is not None:
+        raise UserError(
+            "len_dataloader is the period of byol_multi_gpu's learning rate: that is your scheduler's here. "
+            "total_steps makes tau rise"
+        )
 
 
 def _check_numbers(**numbers: float) -> None:

@@ -125,7 +125,7 @@ class Concatenation:
         return self.first[index] if index < boundary else self.second[index - boundary]
 
 
-def resident(image_set: ImageSet, limit_bytes: int = 2 * 1024**3, largest_side: int = 256) -> Tensor | None:
+def resident(image_set: ImageSet, limit_bytes: int = 2 * 1024**3, largest_side: int = 128) -> Tensor | None:
     """Return every image as one uint8 tensor [N,C,H,W], or None where that is not sensible.
 
     None where shapes differ, a side exceeds `largest_side` pixels, all images together exceed
@@ -141,10 +141,10 @@ def resident(image_set: ImageSet, limit_bytes: int = 2 * 1024**3, largest_side: 
 
 
 def natural_side(images: Tensor | None) -> int:
-    """Return the side of views in pixels that suits images [N,C,H,W] in memory: theirs where they are
-    square, at most 224. Others, and those that are not in memory (None): 224."""
-    if images is not None and images.shape[2] == images.shape[3]:
-        return min(224, images.shape[2])
+    """Return the side of views in pixels that suits images [N,C,H,W]: theirs where they are square and at
+    most 128. Others, and those that are not in memory (None): 224."""
+    if images is not None and images.shape[2] == images.shape[3] <= 128:
+        return images.shape[2]
     return 224
 
 

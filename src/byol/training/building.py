@@ -158,7 +158,7 @@ def _pixel_learner(
         ppm_gamma=config.propagation_gamma,
         distance_thres=config.positive_distance,
         similarity_temperature=config.pixel_temperature,
-        alpha=config.instance_weight or 0.0,
+        alpha=config.instance_weight,
         use_pixpro=config.method == "pixpro",
         total_steps=total_steps,
         sync_batchnorm=False,

@@ -23,6 +23,8 @@ from byol.optim.length_presets import PIXEL_PRESET, LengthPreset, preset_for
 from byol.types import ImageSet
 
 Data = str | Dataset[Any] | Tensor
+LARGEST_SIDE = 256
+"""In pixels, of images that stay in memory: decoding larger ones in time costs less than their bytes."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,11 @@ def prepare_data(data: Data, config: PretrainConfig) -> PreparedData:
     """
     source = open_source(data, channels=config.channels, data_dir=config.data_dir, on_error=config.on_error)
     train_indices, holdout_indices = holdout_split(len(source.train), source.train.labels, config.holdout)
-    train = in_memory(Subset(source.train, train_indices))
-    holdout = in_memory(Subset(source.train, holdout_indices))
+    train = in_memory(Subset(source.train, train_indices), LARGEST_SIDE)
+    holdout = in_memory(Subset(source.train, holdout_indices), LARGEST_SIDE)
     pretraining = train if source.unlabeled is None else Concatenation(train, source.unlabeled)
     name = resolved_spec(data) if isinstance(data, str) else source.name
-    images = resident(pretraining)
+    images = resident(pretraining, largest_side=LARGEST_SIDE)
     return PreparedData(name, train, holdout, pretraining, images, source.channels, source.skipped)
 
 
@@ -67,9 +69,6 @@ def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
     """Fill in every setting that follows from the data or from the length of training."""
     size = config.image_size or natural_side(data.images)
     preset = natural_preset(data.name, size, config.method) if config.preset is None else config.preset
-    instance_weight = config.instance_weight
-    if instance_weight is None and config.method in PIXEL_METHODS:
-        instance_weight = 0.0
     defaults = _optimizer_defaults(config, len(data.pretraining) // config.batch_size or 1)
     config = replace(
         config,
@@ -83,7 +82,6 @@ def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
         base_lr=defaults.base_lr if config.base_lr is None else config.base_lr,
         weight_decay=defaults.weight_decay if config.weight_decay is None else config.weight_decay,
         tau=defaults.tau if config.tau is None else config.tau,
-        instance_weight=instance_weight,
     )
     _check_preset(config, data)
     return config
