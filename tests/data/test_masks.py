@@ -94,6 +94,29 @@ def test_a_set_with_masks_and_its_parts(tmp_path):
     assert Concatenation(part, scenes_without_masks()).masks is None
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_masks_of_images_that_are_turned_when_read_are_refused(tmp_path, kind):
+    columns = {"image": [], "mask": []}
+    for orientation in (1, 2, 3, 6):
+        image, tags = PILImage.new("RGB", (4, 4)), PILImage.Exif()
+        tags[0x0112] = orientation
+        buffer = io.BytesIO()
+        image.save(buffer, kind, exif=tags)
+        columns["image"].append({"bytes": buffer.getvalue(), "path": None})
+        columns["mask"].append({"bytes": png(np.eye(4, dtype=np.uint8)), "path": None})
+    features = Features({"image": Image(), "mask": Image()})
+    (tmp_path / "d").mkdir()
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(str(tmp_path / "d" / "train.parquet"))
+    train = open_hf(str(tmp_path / "d"), data_dir=str(tmp_path / "downloads")).train
+    masks = pickle.loads(pickle.dumps(train)).masks
+    assert [masks[0].tolist() for _ in range(2)] == [np.eye(4).tolist()] * 2
+    for index, orientation in ((1, 2), (2, 3), (3, 6)):
+        message = f"image 'train/{index}' has EXIF orientation {orientation}, .*: store both upright"
+        with pytest.raises(UserError, match=message):
+            masks[index]
+        assert train[index].shape == (3, 4, 4)  # the images are there for pretraining
+
+
 def scenes_without_masks():
     plain = scenes(2)
     plain.masks = None

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from byol.errors import UserError
@@ -52,6 +52,19 @@ def decode(source: bytes | Path | Image.Image, channels: int = 3, name: str = "i
         raise unreadable(name, error) from error
     # The channels stay next to each other in memory: crops are resized twice as fast from that layout.
     return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
+
+
+def exif_orientation(source: bytes | Path, name: str = "image") -> int:
+    """Return how `decode` turns an image: its EXIF orientation 2-8, or 1 where it stays as it is.
+
+    Raises:
+        UnreadableImage: as `decode`.
+    """
+    try:
+        found = _opened(source).getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception as error:  # as in `decode`
+        raise unreadable(name, error) from error
+    return found if found in range(2, 9) else 1
 
 
 def check_channels(channels: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from byol.data.columns import find_columns, find_mask_column, read_labels
-from byol.data.decode import check_channels, decode, unreadable
+from byol.data.decode import check_channels, decode, exif_orientation, unreadable
 from byol.data.labels import checked_names
 from byol.data.masks import EncodedMasks
 from byol.data.opened import Source, without_unreadable
@@ -52,17 +52,25 @@ class EncodedImages:
         self.keys: Sequence[str] = [f"{split}/{index}" for index in range(len(column))]
         self.labels = labels
         self.class_names = None if labels is None else class_names
-        self.masks: Masks | None = None if masks is None else EncodedMasks(masks, self.keys)
+        self.masks: Masks | None = None
+        if masks is not None:
+            self.masks = EncodedMasks(masks, self.keys, self._orientation)
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __getitem__(self, index: int) -> Tensor:
+        return decode(self._encoded(index), self.channels, self.keys[index])
+
+    def _orientation(self, index: int) -> int:
+        return exif_orientation(self._encoded(index), self.keys[index])
+
+    def _encoded(self, index: int) -> bytes | Path:
         encoded = self.column[index][self.name] or {}
-        source, key = encoded.get("bytes"), self.keys[index]
+        source: bytes | None = encoded.get("bytes")
         if source is None and not encoded.get("path"):
-            raise unreadable(key, ValueError("the row is empty"))
-        return decode(Path(encoded["path"]) if source is None else source, self.channels, key)
+            raise unreadable(self.keys[index], ValueError("the row is empty"))
+        return Path(encoded["path"]) if source is None else source
 
 
 def open_hf(name: str, channels: int = 3, data_dir: str = "./datasets", on_error: str = "stop") -> Source:

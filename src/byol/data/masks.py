@@ -1,6 +1,6 @@
 """Masks: the class of every pixel of an image, as 8-bit grey or palette pictures hold it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -46,13 +46,25 @@ def known_pixel_classes(data: str) -> PixelClasses | None:
 
 
 class EncodedMasks:
-    """A column of encoded masks {bytes, path}, decoded when they are read."""
+    """A column of encoded masks {bytes, path}, decoded when they are read.
 
-    def __init__(self, column: Any, keys: Sequence[str]) -> None:
-        """Read a `datasets.Dataset` of one column that yields {bytes, path}; keys are the images'."""
+    An image with an EXIF orientation is turned when it is read. Some tools store masks in the order of the
+    file, others of the turned image, and masks rarely say: such a mask is refused.
+    """
+
+    def __init__(self, column: Any, keys: Sequence[str], orientation: Callable[[int], int]) -> None:
+        """Read a `datasets.Dataset` of one column that yields {bytes, path}.
+
+        Args:
+            column: the dataset.
+            keys: the images'.
+            orientation: gives the EXIF orientation of image `index`, 1 being upright.
+        """
         self.column = column
         self.name = column.column_names[0]
         self.keys = keys
+        self.orientation = orientation
+        self.upright: set[int] = set()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -62,7 +74,18 @@ class EncodedMasks:
         source, key = encoded.get("bytes"), self.keys[index]
         if source is None and not encoded.get("path"):
             raise _unreadable(key, "the row is empty")
+        self._check_upright(index)
         return decode_mask(Path(encoded["path"]) if source is None else source, key)
+
+    def _check_upright(self, index: int) -> None:
+        if index in self.upright:
+            return
+        if (turned := self.orientation(index)) != 1:
+            raise UserError(
+                f"image '{self.keys[index]}' has EXIF orientation {turned}, and whether its mask is to be "
+                "turned with it is not known: store both upright, without that tag"
+            )
+        self.upright.add(index)
 
 
 class SomeMasks:
