@@ -64,6 +64,34 @@ def test_what_does_not_fit_is_told_before_anything_is_measured() -> None:
         divide_dense(Source("x", train), 0.0)
 
 
+def blank(count: int) -> TensorImages:
+    part = scenes(count)
+    part.masks[:] = VOID
+    return part
+
+
+def test_a_set_without_a_counted_pixel_is_refused() -> None:
+    good = scenes(10)
+    cases = [
+        ("test masks of x", Source("x", good, blank(4))),
+        ("validation masks of x", Source("x", good, good, validation=blank(4))),
+        ("train masks of x", Source("x", blank(10), good, validation=good)),
+    ]
+    for name, source in cases:
+        with pytest.raises(UserError, match=rf"the {name} hold nothing but void \(255\)"):
+            divide_dense(source, 0.1, tuple("abc"))
+
+
+def test_too_few_images_for_a_set_of_choice_are_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"of 5 train images none is left .*: add a validation split, or more"
+    ):
+        divide_dense(Source("x", scenes(5), scenes(4)), 0.1)
+    with pytest.raises(UserError, match="of 3 train images none is left"):
+        divide_dense(Source("x", scenes(4)), 0.25)
+    assert len(divide_dense(Source("x", scenes(6), scenes(4)), 0.1).choice) == 1
+
+
 def test_images_stay_in_memory() -> None:
     big = TensorImages(torch.zeros(4, 3, 180, 240, dtype=torch.uint8), masks=torch.zeros(4, 180, 240).byte())
     task = divide_dense(Source("x", Subset(big, [0, 1, 2, 3]), big), 0.25)

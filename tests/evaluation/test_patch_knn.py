@@ -6,7 +6,7 @@ from torch import nn
 from byol.augment.evaluation import Preprocess
 from byol.core.backbone import Backbone
 from byol.data.masks import PixelClasses
-from byol.evaluation.monitor import holdout_patch_knn
+from byol.evaluation.monitor import PatchMonitor
 from byol.evaluation.patch_knn import cell_classes, labelled_cells, patch_knn
 from byol.evaluation.pixel_metrics import mean_iou, pixel_accuracy
 from tests.scenes import VOID, scenes
@@ -35,6 +35,11 @@ def test_a_cell_has_the_class_of_most_pixels_under_it(shape: tuple[int, int], gr
     assert cell_classes(mask, grid, CLASSES).tolist() == expected
 
 
+def test_numbers_that_are_no_class_never_count_as_one() -> None:
+    mask = torch.tensor([[0, 3, 3, 3], [1, 1, 200, 200]], dtype=torch.uint8)
+    assert cell_classes(mask, (2, 2), CLASSES).tolist() == [0, -1, 1, -1]
+
+
 def test_votes_equal_scikit_learns() -> None:
     train, scored, backbone = scenes(12), scenes(6, seed=1), colours()
     confusion, settings = patch_knn(backbone, train, scored, CLASSES)
@@ -61,7 +66,7 @@ def test_cells_are_drawn_evenly_and_the_same_every_time() -> None:
 
 def test_the_monitor_takes_some_images_of_each_set() -> None:
     train, holdout, backbone = scenes(20), scenes(10, seed=1), colours()
-    whole = holdout_patch_knn(backbone, train, holdout, "hf:mine")["patch_knn"]
+    whole = PatchMonitor.of(train, holdout, "hf:mine")(backbone)["patch_knn"]
     assert whole == mean_iou(patch_knn(backbone, train, holdout, CLASSES)[0])
-    few = [holdout_patch_knn(backbone, train, holdout, "hf:mine", limit=4)["patch_knn"] for _ in range(2)]
+    few = [PatchMonitor.of(train, holdout, "hf:mine", limit=4)(backbone)["patch_knn"] for _ in range(2)]
     assert few[0] == few[1] != whole

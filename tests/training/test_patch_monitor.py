@@ -1,15 +1,21 @@
 """Data with masks alone: what lies where is the monitor, in the place of kNN."""
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+from numpy.typing import NDArray
 from torch import nn
 
 import byol
 from byol.cli import main
 from byol.training.progress import Progress
-from tests.scenes import write_scenes
+from tests.scenes import VOID, scenes, write_parquet, write_scenes
+
+Spoil = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
 
 def test_patch_knn_is_measured_on_the_hold_out(tmp_path: Path, tiny: dict[str, Any], capsys: Any) -> None:
@@ -31,13 +37,41 @@ def test_what_to_do_next(tmp_path: Path, tiny: dict[str, Any], capsys: Any) -> N
     assert f"next: byol evaluate {tmp_path / 'run'} --protocol segmentation\n" in capsys.readouterr().out
 
 
-def test_a_network_without_a_map_is_trained_without_the_monitor(tmp_path: Path, tiny: dict[str, Any]) -> None:
+def test_a_network_without_a_map_is_trained_without_the_monitor(
+    tmp_path: Path, tiny: dict[str, Any], capsys: Any
+) -> None:
     folder = write_scenes(tmp_path / "scenes", train=70)
     settings = {**tiny, "image_size": 16, "data_dir": str(tmp_path / "downloads"), "batch_size": 63}
     settings["backbone"] = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 8))
     run = byol.pretrain(f"hf:{folder}", out=str(tmp_path / "run"), channels=3, **settings)
     assert run.metrics()[-1]["step"] == 6
     assert not any("patch_knn" in record for record in run.metrics())
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("warning"))
+    assert line.startswith("warning: no patch kNN beside the training: no layer of the network gives a map")
+
+
+@pytest.mark.parametrize(
+    ("name", "spoil", "message"),
+    [
+        ("camvid", lambda mask: mask, "holds 255, which is none of the 11 classes"),
+        ("scenes", lambda mask: np.full_like(mask, VOID), "hold nothing but void (255)"),
+        ("scenes", lambda mask: np.stack([mask] * 3, axis=2), "cannot read the mask of image 'train/"),
+        ("scenes", lambda mask: mask[:20], "is 32x24 pixels, but its mask 32x20"),
+    ],
+)
+def test_masks_that_do_not_fit_leave_the_training_alone(
+    name: str, spoil: Spoil, message: str, tmp_path: Path, tiny: dict[str, Any], capsys: Any
+) -> None:
+    part = scenes(70)
+    rows = [(part[i].permute(1, 2, 0).numpy(), spoil(part.masks[i].numpy())) for i in range(70)]
+    (tmp_path / name).mkdir()
+    write_parquet(tmp_path / name / "train.parquet", rows)
+    settings = {**tiny, "image_size": 16, "data_dir": str(tmp_path / "downloads"), "batch_size": 63}
+    run = byol.pretrain(f"hf:{tmp_path / name}", out=str(tmp_path / "run"), **settings)
+    assert run.metrics()[-1]["step"] == 6
+    assert not any("patch_knn" in record for record in run.metrics())
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("warning"))
+    assert line.startswith("warning: no patch kNN beside the training: ") and message in line
 
 
 def test_the_line_says_which_knn_it_shows() -> None:

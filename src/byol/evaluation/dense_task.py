@@ -54,8 +54,8 @@ def divide_dense(
         void: the number of pixels that do not count; None: of a well-known set, or 255.
 
     Raises:
-        UserError: there are no masks, or nothing to score; a mask and its image differ in size; a mask
-            holds a number that is no class.
+        UserError: there are no masks; one of the three sets is empty, or all of it is void; a mask and its
+            image differ in size; a mask holds a number that is no class.
     """
     if source.train.masks is None:
         raise UserError(
@@ -68,18 +68,24 @@ def divide_dense(
     assert scored is not None
     if len(scored) == 0:
         raise UserError(
-            f"{source.name} has no test split and nothing is held out of train: there is nothing to score"
+            f"{source.name} has no test split and nothing is held out of train: there is nothing to score "
+            "(add a test split, or more images)"
         )
     chosen_on = "holdout"
     if source.validation is not None and source.validation.masks is not None:
         choice, chosen_on = source.validation, "validation"
     else:
         train, choice = _divided(train, (holdout or HOLDOUT) if has_test else HOLDOUT)
+    if len(choice) == 0:
+        raise UserError(
+            f"{source.name} has no validation split, and of {len(train)} train images none is left to choose "
+            "settings on: add a validation split, or more images"
+        )
     classes = classes_in(source.name, (source.train,), names, void)
     train, choice, scored = (in_memory(images, LARGEST_SIDE) for images in (train, choice, scored))
-    for images in (train, choice, scored):
-        _check_masks(images, classes)
     split = "test" if has_test else "holdout"
+    for name, images in (("train", train), (chosen_on, choice), (split, scored)):
+        check_masks(images, classes, f"{name} masks of {source.name}")
     return DenseTask(source.name, train, choice, chosen_on, scored, split, classes)
 
 
@@ -120,16 +126,27 @@ def _masks(images: ImageSet) -> Iterator[Tensor]:
     return (masks[index] for index in range(len(images)))
 
 
-def _check_masks(images: ImageSet, classes: PixelClasses) -> None:
+def check_masks(images: ImageSet, classes: PixelClasses, name: str) -> None:
+    """Read all masks of a set, which `name` stands for.
+
+    Raises:
+        UserError: a mask cannot be read, is not as large as its image or holds a number that is no class;
+            all pixels of the set are void.
+    """
+    has_pixels = False
     for index, mask in enumerate(_masks(images)):
         key, size = images.keys[index], images[index].shape[1:]
         if mask.shape != size:
             (h, w), (mask_h, mask_w) = size, mask.shape
             raise UserError(f"image '{key}' is {w}x{h} pixels, but its mask {mask_w}x{mask_h}")
-        wrong = mask[(mask >= len(classes.names)) & (mask != classes.void)]
+        counted = mask[mask != classes.void]
+        has_pixels = has_pixels or len(counted) > 0
+        wrong = counted[counted >= len(classes.names)]
         if len(wrong):
             raise UserError(
                 f"the mask of image '{key}' holds {int(wrong[0])}, which is none of the "
                 f"{len(classes.names)} classes 0..{len(classes.names) - 1} and not void ({classes.void}): "
-                "correct it, or give --classes and --void"
+                "correct it, or give byol evaluate --classes and --void"
             )
+    if not has_pixels:
+        raise UserError(f"the {name} hold nothing but void ({classes.void}): they tell nothing")

@@ -1,5 +1,8 @@
 """Numbers that answer "is it working?" while training runs."""
 
+from dataclasses import dataclass
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,7 +10,8 @@ from torch import Tensor, nn
 from byol.augment.evaluation import Preprocess
 from byol.core.backbone import Backbone
 from byol.data.images import Subset
-from byol.evaluation.dense_task import classes_in
+from byol.data.masks import PixelClasses
+from byol.evaluation.dense_task import check_masks, classes_in
 from byol.evaluation.features import extract
 from byol.evaluation.knn import TEMPERATURE, default_neighbours, knn_scores
 from byol.evaluation.patch_knn import patch_knn
@@ -50,34 +54,42 @@ def holdout_accuracies(
     return found
 
 
-def holdout_patch_knn(
-    backbone: Backbone,
-    train_images: ImageSet,
-    holdout: ImageSet,
-    data: str,
-    device: torch.device | str = "cpu",
-    limit: int = 500,
-    num_workers: int = 0,
-) -> dict[str, float]:
-    """Return the mean IoU 0-1 of `patch_knn` on a hold-out with masks ("patch_knn").
+@dataclass(frozen=True)
+class PatchMonitor:
+    """Measures `patch_knn` on a hold-out with masks, on the same random images every time."""
 
-    Of each set at most `limit` images and 10,000 cells of their maps are used, the same random ones every
-    time.
+    train: ImageSet
+    holdout: ImageSet
+    classes: PixelClasses
 
-    Args:
-        backbone: with a feature map.
-        train_images: with masks, as the hold-out.
-        holdout: what is scored.
-        data: the source's name, which tells the classes of a well-known set.
-        device: where to compute.
-        limit: images of each set.
-        num_workers: processes that decode images which are not in memory.
-    """
-    known, asked = _at_most(train_images, limit), _at_most(holdout, limit)
-    classes = classes_in(data, (known, asked))
-    cells = {"bank": _CELLS, "queries": _CELLS}
-    found, _ = patch_knn(backbone, known, asked, classes, **cells, device=device, num_workers=num_workers)
-    return {"patch_knn": mean_iou(found)}
+    @classmethod
+    def of(cls, train: ImageSet, holdout: ImageSet, data: str, limit: int = 500) -> Self:
+        """Take at most `limit` images of each set, and check all their masks.
+
+        Args:
+            train: with masks, as the hold-out.
+            holdout: what is scored.
+            data: the source's name, which tells the classes of a well-known set.
+            limit: images of each set.
+
+        Raises:
+            UserError: as `check_masks`.
+        """
+        train, holdout = _at_most(train, limit), _at_most(holdout, limit)
+        classes = classes_in(data, (train, holdout))
+        for name, images in (("train", train), ("holdout", holdout)):
+            check_masks(images, classes, f"{name} masks of {data}")
+        return cls(train, holdout, classes)
+
+    def __call__(
+        self, backbone: Backbone, device: torch.device | str = "cpu", num_workers: int = 0
+    ) -> dict[str, float]:
+        """Return the mean IoU 0-1 ("patch_knn") of at most 10,000 cells of the maps of each set."""
+        cells = {"bank": _CELLS, "queries": _CELLS}
+        found, _ = patch_knn(
+            backbone, self.train, self.holdout, self.classes, **cells, device=device, num_workers=num_workers
+        )
+        return {"patch_knn": mean_iou(found)}
 
 
 def _at_most(images: ImageSet, limit: int) -> ImageSet:

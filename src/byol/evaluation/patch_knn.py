@@ -105,7 +105,7 @@ def labelled_cells(
 
 def cell_classes(mask: Tensor, grid: tuple[int, int], classes: PixelClasses) -> Tensor:
     """Return the class [h*w] that most pixels under each cell of a map have, the first of equals; -1 where
-    all are void.
+    none has a class.
 
     Args:
         mask: uint8 [H,W].
@@ -114,7 +114,8 @@ def cell_classes(mask: Tensor, grid: tuple[int, int], classes: PixelClasses) -> 
     """
     rows, columns = (torch.arange(side) * n // side for side, n in zip(mask.shape, grid, strict=True))
     cell = rows[:, None] * grid[1] + columns  # [H,W]
-    counted, size = mask != classes.void, len(classes.names)
+    size = len(classes.names)
+    counted = (mask != classes.void) & (mask < size)
     pairs = cell[counted] * size + mask[counted]
     counts = torch.bincount(pairs, minlength=grid[0] * grid[1] * size).view(-1, size)  # [h*w,K]
     return torch.where(counts.sum(dim=1) > 0, counts.argmax(dim=1), -1)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import nn
 from byol.config import PretrainConfig
 from byol.data.batches import BatchPlan
 from byol.errors import UserError
-from byol.evaluation.monitor import holdout_accuracies, holdout_patch_knn
+from byol.evaluation.monitor import PatchMonitor, holdout_accuracies
 from byol.rundir import RunDirectory, free_path
 from byol.tracking import Status
 from byol.training.allocation import memory_kept
@@ -136,11 +137,15 @@ class Session:
     def _monitor(
         self, module: Pretraining, progress: Progress, clock: Clock, durations: Lengths, loggers: Loggers
     ) -> Monitor:
-        return Monitor(self.run, progress, clock, loggers.log, durations, self._measure(module))
+        measure = self._measure(module, progress) if durations.knn else None
+        return Monitor(self.run, progress, clock, loggers.log, durations, measure)
 
-    def _measure(self, module: Pretraining) -> Callable[[Pretraining], dict[str, float]] | None:
+    def _measure(
+        self, module: Pretraining, progress: Progress
+    ) -> Callable[[Pretraining], dict[str, float]] | None:
         """Return what measures kNN, and the online probe, on the hold-out, or kNN of patches where it has
-        masks alone; None where it has neither, or the network no map."""
+        masks alone; None where it has neither. Training needs no masks: where they do not fit, or the network
+        has no map, a line says so."""
         data = self.data
         if len(data.holdout) == 0:
             return None
@@ -148,10 +153,12 @@ class Session:
             return self._accuracies
         if data.train.masks is None:
             return None
-        with suppress(UserError):
+        try:
             module.learner.backbone.prepare_feature_map()
-            return self._patch_knn
-        return None
+            return partial(self._patch_knn, PatchMonitor.of(data.train, data.holdout, data.name))
+        except UserError as error:
+            progress.say(f"warning: no patch kNN beside the training: {error}")
+            return None
 
     def _accuracies(self, module: Pretraining) -> dict[str, float]:
         backbone = module.learner.backbone
@@ -166,15 +173,8 @@ class Session:
             num_workers=self._decoders(),
         )
 
-    def _patch_knn(self, module: Pretraining) -> dict[str, float]:
-        return holdout_patch_knn(
-            module.learner.backbone,
-            self.data.train,
-            self.data.holdout,
-            self.data.name,
-            module.device,
-            num_workers=self._decoders(),
-        )
+    def _patch_knn(self, monitor: PatchMonitor, module: Pretraining) -> dict[str, float]:
+        return monitor(module.learner.backbone, module.device, self._decoders())
 
     def _decoders(self) -> int:
         return 0 if self.data.images is not None else worker_count(self.config)
