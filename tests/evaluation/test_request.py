@@ -56,3 +56,43 @@ def test_metric_and_transfer() -> None:
         request_of("knn,linear", "all", transfer=True)
     with pytest.raises(UserError, match="use --labels all"):
         request_of("logistic", "1%,all", transfer=True)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "settings", "message"),
+    [
+        *(
+            (protocol, settings, message)
+            for protocol in ("segmentation", "patch_knn", "segmentation,patch_knn")
+            for settings, message in (
+                ({"labels": "1%"}, "use --labels all"),
+                ({"draws": 3}, "--draws is for protocols that judge by labels, not for"),
+                ({"metric": "mean_per_class"}, "--metric is for protocols that judge by labels, not for"),
+                ({"plot": True}, "--plot is for protocols that judge by labels, not for"),
+                ({"augment": True}, "--augment concerns --protocol linear only"),
+                ({"transfer": True}, "--transfer concerns --protocol logistic only"),
+                ({"freeze": "conv1"}, "--freeze concerns --protocol finetune only"),
+                ({"save_networks": True}, "--save-networks concerns --protocol finetune only"),
+            )
+        ),
+        ("segmentation", {"heads": "linear", "finetune_rates": "0.5"}, "--finetune-rates is for .* fcn only"),
+        ("segmentation", {"heads": "linear", "finetune_epochs": 3}, "--finetune-epochs is for .* fcn only"),
+        ("patch_knn", {"finetune_rates": "0.5"}, "--finetune-rates concerns --protocol finetune or segmen"),
+        ("patch_knn", {"finetune_epochs": 3}, "--finetune-epochs concerns --protocol finetune or segmen"),
+        ("patch_knn", {"heads": "linear"}, "--heads concerns --protocol segmentation only"),
+        ("patch_knn", {"report": True}, "patch_knn has no report"),
+        ("knn", {"classes": "a,b"}, "--classes concerns --protocol segmentation or patch_knn only"),
+        ("knn", {"void": 0}, "--void concerns --protocol segmentation or patch_knn only"),
+        ("segmentation", {"classes": "a,b,a"}, "--classes names 'a' 2 times"),
+        ("segmentation", {"heads": "lin"}, "unknown head 'lin'"),
+        ("segmentation,knn", {}, "ask for them in a command of their own"),
+    ],
+)
+def test_flags_that_mean_nothing_beside_masks(protocol: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        request_of(protocol, **{"labels": "all", **settings})
+
+
+def test_the_grid_is_of_the_fcn() -> None:
+    request = request_of("segmentation,patch_knn", "all", finetune_rates="0.5,1", finetune_epochs="3")
+    assert [(setting.lr, setting.epochs) for setting in request.grid] == [(0.5, 3), (1.0, 3)]

@@ -82,6 +82,8 @@ def parsed_request(config: EvaluateConfig) -> Request:
         if name not in HEADS:
             raise unknown("head", name, HEADS)
     dense = protocols[0] in DENSE
+    if dense and "fcn" not in heads:
+        _refuse_given(config, ("finetune_rates", "finetune_epochs"), "for segmentation's head fcn only")
     return Request(
         protocols,
         amounts,
@@ -93,7 +95,7 @@ def parsed_request(config: EvaluateConfig) -> Request:
         _grid(config, *((fcn.RATES, fcn.EPOCHS) if dense else (RATES, EPOCHS))),
         frozen,
         heads,
-        None if config.classes is None else tuple(_items(config.classes, "--classes")),
+        None if config.classes is None else _class_names(config.classes),
         config.void,
     )
 
@@ -142,11 +144,27 @@ def _check_dense(config: EvaluateConfig, protocols: tuple[str, ...], amounts: tu
         raise UserError(f"{protocols[0]} learns from all masks: use --labels all")
     if config.void is not None and config.void > 255:
         raise UserError(f"void is {config.void}: masks hold numbers 0..255")
-    if config.plot or config.metric != "top1":
-        name = "--plot" if config.plot else "--metric"
-        raise UserError(f"{name} is for protocols that judge by labels, not for {protocols[0]}")
+    _refuse_given(
+        config, ("plot", "metric", "draws"), f"for protocols that judge by labels, not for {protocols[0]}"
+    )
     if config.report and "segmentation" not in protocols:
         raise UserError("patch_knn has no report: leave --report out, or add segmentation to --protocol")
+
+
+def _refuse_given(config: EvaluateConfig, names: Sequence[str], reason: str) -> None:
+    for name in names:
+        if getattr(config, name) != getattr(EvaluateConfig, name):
+            raise UserError(f"{flag(name)} is {reason}")
+
+
+def _class_names(text: str) -> tuple[str, ...]:
+    names = tuple(_items(text, "--classes"))
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(
+                f"--classes names '{name}' {names.count(name)} times: give each class its own name"
+            )
+    return names
 
 
 def _grid(
