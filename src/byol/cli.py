@@ -136,12 +136,13 @@ def _evaluate(words: list[str]) -> int:
     if config is None:
         return 0
     from byol.evaluation.outputs import outputs_of
-    from byol.evaluation.results import main_metric, print_table
+    from byol.evaluation.results import print_table, shown_metrics
     from byol.evaluation.run import evaluate
 
     settings = {name: value for name, value in vars(config).items() if name != "debug"}
     results = evaluate(**settings)
-    print_table(results, main_metric(results, config.metric))
+    for metric in shown_metrics(results, config.metric):
+        print_table(results, metric)
     outputs = outputs_of(config)
     for name, folder in (("reports", outputs.reports), ("networks", outputs.networks)):
         if folder is not None:

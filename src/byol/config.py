@@ -203,7 +203,8 @@ class EvaluateConfig:
     heads: str | None = None
     """Heads of segmentation: linear (on frozen maps), fcn (the whole network learns). Default: both."""
     classes: str | None = None
-    """Names of the classes 0, 1, ... in masks. Default: the data's, else the numbers in train."""
+    """Names of the classes 0, 1, ... in masks; a void number below the last has one,
+    too. Default: the data's, else the numbers in train."""
     void: int | None = None
     """Number of pixels without a class in masks: not learned, not scored. Default: the data's, else 255."""
     save_networks: bool = False

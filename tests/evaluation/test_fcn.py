@@ -1,4 +1,5 @@
 import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -65,7 +66,7 @@ def test_it_learns_chooses_and_leaves_the_backbone_alone(task: DenseTask) -> Non
     assert (tuned.settings["lr"], tuned.settings["epochs"], tuned.settings["batch_size"]) == (0.8, 20, 16)
     reached = [entry["validation"] for entry in tuned.settings["grid"]]
     assert reached[1] > 0.7 > reached[0]
-    predictions = tuning.predictions(tuned.network, task.scored)
+    predictions = list(tuning.predictions(tuned.network, task.scored))
     assert predictions[0].shape == (24, 32) and predictions[0].dtype == torch.uint8
     iou = mean_iou(pixel_confusion(predictions, masks_of(task.scored), task.classes))
     assert iou == pytest.approx(reached[1], abs=0.15)
@@ -86,10 +87,21 @@ def test_a_fit_is_the_same_every_time_and_draws_nothing_from_outside(task: Dense
 
 def test_one_that_diverges_is_not_chosen_and_all_of_them_is_an_error(task: DenseTask) -> None:
     few = replace(task, train=Subset(task.train, range(16)))
-    tuned = finetune_fcn(FineTuning(network(), few), [Setting(1e30, 2), Setting(0.1, 1)], print)
+    lines: list[str] = []
+    tuned = finetune_fcn(FineTuning(network(), few), [Setting(1e30, 2), Setting(0.1, 1)], lines.append)
     assert tuned.settings["lr"] == 0.1
+    assert tuned.settings["grid"][0]["validation"] is None and "2 epochs, diverged (" in lines[0]
+    assert 0 <= tuned.settings["grid"][1]["validation"] <= 1
     with pytest.raises(UserError, match="diverged: give lower --finetune-rates"):
         finetune_fcn(FineTuning(network(), few), [Setting(1e30, 2)], print)
+
+
+def test_weights_that_were_broken_before_are_not_blamed_on_the_rate(task: DenseTask) -> None:
+    broken = network()
+    with torch.no_grad():
+        next(broken.parameters()).fill_(math.inf)
+    with pytest.raises(UserError, match="weights of the backbone are not finite: nothing"):
+        finetune_fcn(FineTuning(broken, task), [Setting(0.1, 1)], print)
 
 
 def test_a_network_of_one_size_gets_images_of_that_size() -> None:

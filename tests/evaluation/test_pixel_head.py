@@ -26,14 +26,12 @@ def test_losses_are_those_of_the_upsampled_logits_at_some_pixels() -> None:
     masks[masks == 2] = VOID
     masks[0] = VOID
     heads = PixelHeads(torch.randn(2, 3, 5, generator=generator), torch.randn(2, 3, generator=generator))
+    groups = iter([(maps[:1], masks[:1]), (maps[1:], masks[1:])])
+    found = _losses(heads, groups, VOID, torch.Generator().manual_seed(2))
+    # The first group, all of it void, draws first.
     draws = torch.Generator().manual_seed(2)
-    down, across = _some_places(25, 6, draws), _some_places(43, 7, draws)
+    _, (down, across) = [(_some_places(25, 6, draws), _some_places(43, 7, draws)) for _ in range(2)]
     assert len(down) in (12, 13) and len(across) in (14, 15)
-    found = _losses(heads, iter([(maps[:1], masks[:1]), (maps[1:], masks[1:])]), VOID, twice(2))
-    # The first group draws first: start the second one's draws where it left off.
-    draws = twice(2)
-    places = [[_some_places(25, 6, draws), _some_places(43, 7, draws)] for _ in range(2)]
-    down, across = places[1]
     for index, loss in enumerate(found):
         total, count = 0.0, 0
         logits = F.conv2d(maps.double(), heads.weight[index, :, :, None, None].double())
@@ -45,10 +43,6 @@ def test_losses_are_those_of_the_upsampled_logits_at_some_pixels() -> None:
                         total -= float(logits[image, :, y, x].log_softmax(0)[int(masks[image, y, x])])
                         count += 1
         assert float(loss) == pytest.approx(total / count, rel=1e-5)
-
-
-def twice(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def test_every_pixel_is_taken_at_some_offset() -> None:

@@ -95,7 +95,8 @@ def check_report(file: Path, miou: float) -> None:
 
 
 def test_one_head_and_predictions_of_whole_images(run: RunDirectory, make_net: MakeNet) -> None:
-    results = evaluate(run.path, net=make_net(0, 3), protocol="segmentation", heads="linear", **SMALL)
+    settings = {"heads": "linear", "report": True, "device": "cpu"}
+    results = evaluate(run.path, net=make_net(0, 3), protocol="segmentation", **settings)
     assert [(r.name, r.metric) for r in results] == [
         ("segmentation-linear", "miou"),
         ("segmentation-linear", "pixel_accuracy"),

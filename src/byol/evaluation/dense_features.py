@@ -1,5 +1,6 @@
 """Whole images for networks that give maps, and the feature maps that a frozen one makes of them."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -87,9 +88,13 @@ def map_batches(
         yield maps
 
 
-def pixel_classes(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the likeliest class of each pixel, uint8 [B,H,W], of logits [B,K,h,w] upsampled bilinearly."""
+def pixel_classes(logits: Tensor, size: tuple[int, int], void: int) -> Tensor:
+    """Return the likeliest class of each pixel, uint8 [B,H,W], of logits [B,K,h,w] upsampled bilinearly.
+
+    `void` is never one: where it is below K, no pixel has taught what to make of its logit.
+    """
     upsampled = F.interpolate(logits, size, mode="bilinear", align_corners=False)  # [B,K,H,W]
+    upsampled[:, void : void + 1] = -math.inf  # nothing from K on
     return upsampled.argmax(dim=1).to(torch.uint8)
 
 

@@ -4,7 +4,7 @@ trained together on masks."""
 import copy
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,15 +94,13 @@ class FineTuning:
             _train(network, crops, setting, classes.void, self.seed)
         return network.eval()
 
-    def predictions(self, network: SegmentationNetwork, images: ImageSet) -> list[Tensor]:
-        """Return the class of each pixel, uint8 [H,W], of whole images, in eval mode."""
-        inputs = WholeImages(network.backbone)
-        found: list[Tensor] = []
+    def predictions(self, network: SegmentationNetwork, images: ImageSet) -> Iterator[Tensor]:
+        """Yield the class of each pixel, uint8 [H,W], of whole images, in eval mode."""
+        inputs, void = WholeImages(network.backbone), self.task.classes.void
         for batch in whole_batches(images, self.device, self.num_workers):
             with evaluating(network), torch.no_grad():
                 logits = network(inputs(batch))
-            found += pixel_classes(logits, (batch.shape[2], batch.shape[3])).cpu().unbind()
-        return found
+            yield from pixel_classes(logits, (batch.shape[2], batch.shape[3]), void).cpu()
 
     def _crop_settings(self) -> CropSettings:
         """Return crops as large as the median image, or of the one size that the network takes."""
@@ -136,37 +134,42 @@ def finetune_fcn(tuning: FineTuning, grid: Sequence[Setting], report: Callable[[
         report: gets a line after each fit.
 
     Raises:
-        UserError: all fits diverged.
+        UserError: the backbone's weights are not finite; all fits diverged.
     """
-    reached: dict[Setting, float] = {}
+    if not _is_finite(tuning.backbone):
+        raise UserError("the weights of the backbone are not finite: nothing can be made of them")
+    reached: dict[Setting, float | None] = {}
     best: SegmentationNetwork | None = None
-    chosen = grid[0]
+    chosen, highest = grid[0], -1.0
     for setting in grid:
         start = time.perf_counter()
         network = tuning.fitted(setting)
         reached[setting] = score = _choice_iou(tuning, network)
+        ended = "diverged" if score is None else f"mIoU {score:.1%} on {tuning.task.chosen_on}"
         report(
             f"{len(tuning.task.train)} masks, lr {setting.lr:g}, {setting.epochs} epochs, "
-            f"mIoU {score:.1%} on {tuning.task.chosen_on} ({time.perf_counter() - start:.0f} s)"
+            f"{ended} ({time.perf_counter() - start:.0f} s)"
         )
-        if not math.isnan(score) and (best is None or score > reached[chosen]):
-            best, chosen = network, setting
+        if score is not None and score > highest:
+            best, chosen, highest = network, setting, score
     if best is None:
-        raise UserError(
-            "fine-tuning diverged: give lower --finetune-rates (or the weights were broken before)"
-        )
+        raise UserError("fine-tuning diverged: give lower --finetune-rates")
     return FineTuned(best, _settings(tuning.task, chosen, reached))
 
 
-def _choice_iou(tuning: FineTuning, network: SegmentationNetwork) -> float:
-    """Return the mean IoU on the images that settings are chosen on; nan of a network that diverged."""
-    if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
-        return math.nan
+def _is_finite(network: nn.Module) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values())
+
+
+def _choice_iou(tuning: FineTuning, network: SegmentationNetwork) -> float | None:
+    """Return the mean IoU on the images that settings are chosen on; None of a network that diverged."""
+    if not _is_finite(network):
+        return None
     choice, classes = tuning.task.choice, tuning.task.classes
     return mean_iou(pixel_confusion(tuning.predictions(network, choice), masks_of(choice), classes))
 
 
-def _settings(task: DenseTask, chosen: Setting, reached: dict[Setting, float]) -> dict[str, Any]:
+def _settings(task: DenseTask, chosen: Setting, reached: dict[Setting, float | None]) -> dict[str, Any]:
     return {
         "lr": chosen.lr,
         "epochs": chosen.epochs,

@@ -1,6 +1,6 @@
 """How well a class is given to every pixel: intersection over union, and accuracy, of a whole split."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from byol.types import Masks
 
 
 def pixel_confusion(
-    predictions: Sequence[Tensor], masks: Masks | Sequence[Tensor], classes: PixelClasses
+    predictions: Iterable[Tensor], masks: Masks | Sequence[Tensor], classes: PixelClasses
 ) -> Tensor:
     """Count pixels by true class (row) and predicted class (column); void ones do not count.
 

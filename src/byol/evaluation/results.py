@@ -37,12 +37,13 @@ class Result:
     """Of the weights: 0 for random-init, None for pixels."""
     data: str
     seconds: float
-    """Spent on fitting and scoring, without the extraction of features."""
+    """Spent on fitting and scoring; segmentation and patch_knn include the extraction of features, the others
+    do not."""
     settings: dict[str, Any] = field(default_factory=dict)
     """k, temperature, C, lr, ..."""
     predictions: "Tensor | Sequence[Tensor] | None" = field(default=None, repr=False, compare=False)
     """[M] the class given to each scored image, in the order of the split, or by segmentation uint8 [H,W] to
-    the pixels of each; not part of the record."""
+    the pixels of each where there is a report; not part of the record."""
 
     @property
     def name(self) -> str:
@@ -83,9 +84,10 @@ def table(results: Sequence[Result], metric: str = "top1") -> "Group":
     return Group(Text(f"{heading(results, metric)}, percent"), laid_out)
 
 
-def main_metric(results: Sequence[Result], wanted: str) -> str:
-    """Return the metric to show: the wanted one, or miou of results that have only those of masks."""
-    return "miou" if all(result.metric in ("miou", "pixel_accuracy") for result in results) else wanted
+def shown_metrics(results: Sequence[Result], wanted: str) -> tuple[str, ...]:
+    """Return the metrics to show, a table each: the wanted one, or both of results that judge by masks."""
+    of_masks = ("miou", "pixel_accuracy")
+    return of_masks if all(result.metric in of_masks for result in results) else (wanted,)
 
 
 def print_table(results: Sequence[Result], metric: str = "top1") -> None:

@@ -58,13 +58,13 @@ def evaluate(
     config = command_settings(EvaluateConfig, target, data, settings)
     work = _prepared(config, data, net)
     results: list[Result] = []
+    reports = work.outputs.reports
     with tracked(work.config, work.run) as log:
         for measurement in work.measurements:
             _record(measurement, work.run, config.out)
             results += measurement
-        reports = work.outputs.reports
-        if reports is not None and config.report:
-            _report(results, work, reports)
+            if reports is not None and config.report:
+                _report(measurement, work, reports)
         if reports is not None and config.plot:
             plot_labels(reports / "labels.png", results, config.metric)
         log(results, reports)
@@ -105,7 +105,10 @@ def _segmenting(config: EvaluateConfig, request: Request, data: Data | None, net
         config,
         opened.run,
         chain.from_iterable(
-            dense_measured(DenseBench(each, task, request, machine)) for each in representations
+            dense_measured(
+                DenseBench(each, task, request, machine, config.report and each.name == opened.method)
+            )
+            for each in representations
         ),
         partial(write_segmentation_report, images=task.scored, classes=task.classes),
         (opened.method, "all"),
@@ -182,7 +185,7 @@ def _record(results: list[Result], run: RunDirectory | None, out: str | None) ->
 
 
 def _report(results: list[Result], work: _Work, folder: Path) -> None:
-    """Write one report a protocol: of the trained features, with all labels (or a saved network's)."""
+    """Write the report of a measurement of the trained features with all labels (or of a saved network)."""
     for result in results:
         is_first = result.metric in ("top1", "miou") and result.predictions is not None
         if (result.features, result.labels) == work.reported and is_first:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from byol.core.backbone import Backbone
@@ -32,6 +33,8 @@ class DenseBench:
     task: DenseTask
     request: Request
     machine: Machine
+    keeps_predictions: bool = False
+    """In the results, for their reports."""
 
     @property
     def backbone(self) -> Backbone:
@@ -51,7 +54,7 @@ class _Outcome:
     """[K,K] counts of true and predicted classes."""
     settings: dict[str, Any]
     predictions: list[Tensor] | None = None
-    """uint8 [H,W] of each scored image."""
+    """uint8 [H,W] of each scored image, where they are kept."""
 
 
 def dense_measured(bench: DenseBench) -> Iterator[list[Result]]:
@@ -113,16 +116,16 @@ def _linear(bench: DenseBench) -> _Outcome:
         seed=seed,
         device=device,
     )
-    choice = masks_of(task.choice)
-    reached = [
-        mean_iou(pixel_confusion(predictions, choice, task.classes))
-        for predictions in _predictions(bench, heads, task.choice)
-    ]
+    reached = _choice_ious(bench, heads)
     best = reached.index(max(reached))
     chosen = PixelHeads(heads.weight[best, None], heads.bias[best, None])
     grid = [{"lr": lr, task.chosen_on: iou} for lr, iou in zip(LEARNING_RATES, reached, strict=True)]
     settings = {"lr": LEARNING_RATES[best], "epochs": EPOCHS, "batch_size": BATCH_SIZE, "grid": grid}
-    return _pixels(bench, {"head": "linear", **settings}, _predictions(bench, chosen, task.scored)[0])
+    return _pixels(
+        bench,
+        {"head": "linear", **settings},
+        (found for (found,) in _predictions(bench, chosen, task.scored)),
+    )
 
 
 def _train_maps(bench: DenseBench) -> list[Tensor]:
@@ -136,15 +139,26 @@ def _train_maps(bench: DenseBench) -> list[Tensor]:
     return maps
 
 
-def _predictions(bench: DenseBench, heads: PixelHeads, images: ImageSet) -> list[list[Tensor]]:
-    """Return for each head the classes uint8 [H,W] of each image; an image takes one forward pass."""
-    found: list[list[Tensor]] = [[] for _ in heads.bias]
-    masks = masks_of(images)
+def _choice_ious(bench: DenseBench, heads: PixelHeads) -> list[float]:
+    """Return the mean IoU of each head on the images that settings are chosen on."""
+    task, masks = bench.task, masks_of(bench.task.choice)
+    size = len(task.classes.names)
+    confusions = torch.zeros(len(heads.bias), size, size, dtype=torch.int64)  # [L,K,K]
+    for index, predictions in enumerate(_predictions(bench, heads, task.choice)):
+        truth = [masks[index]]
+        each = [pixel_confusion([prediction], truth, task.classes) for prediction in predictions]
+        confusions += torch.stack(each)
+    return [mean_iou(confusion) for confusion in confusions]
+
+
+def _predictions(bench: DenseBench, heads: PixelHeads, images: ImageSet) -> Iterator[Tensor]:
+    """Yield for each image its classes by each head, uint8 [L,H,W]; an image takes one forward pass."""
+    masks, void, index = masks_of(images), bench.task.classes.void, 0
     for maps in bench.maps(images):
-        height, width = masks[len(found[0])].shape
-        for predictions, logits in zip(found, heads.logits(maps), strict=True):
-            predictions += pixel_classes(logits, (height, width)).cpu().unbind()
-    return found
+        height, width = masks[index].shape
+        each = [pixel_classes(logits, (height, width), void) for logits in heads.logits(maps)]
+        yield from torch.stack(each, dim=1).cpu()  # [B,L,H,W]
+        index += len(maps)
 
 
 def _fcn(bench: DenseBench) -> _Outcome:
@@ -154,10 +168,11 @@ def _fcn(bench: DenseBench) -> _Outcome:
     return _pixels(bench, {"head": "fcn", **tuned.settings}, tuning.predictions(tuned.network, task.scored))
 
 
-def _pixels(bench: DenseBench, settings: dict[str, Any], predictions: list[Tensor]) -> _Outcome:
+def _pixels(bench: DenseBench, settings: dict[str, Any], predictions: Iterator[Tensor]) -> _Outcome:
     task = bench.task
-    confusion = pixel_confusion(predictions, masks_of(task.scored), task.classes)
-    return _Outcome(confusion, {**settings, "chosen_on": task.chosen_on}, predictions)
+    kept = list(predictions) if bench.keeps_predictions else None
+    confusion = pixel_confusion(predictions if kept is None else kept, masks_of(task.scored), task.classes)
+    return _Outcome(confusion, {**settings, "chosen_on": task.chosen_on}, kept)
 
 
 def _report(features: str, line: str) -> None:
