@@ -66,27 +66,31 @@ def divide_dense(
     train, held = _divided(source.train, holdout if not has_test else 0)
     scored = source.test if has_test else held
     assert scored is not None
-    if len(scored) == 0:
-        raise UserError(
-            f"{source.name} has no test split and nothing is held out of train: there is nothing to score "
-            "(add a test split, or more images)"
-        )
     chosen_on = "holdout"
     if source.validation is not None and source.validation.masks is not None:
         choice, chosen_on = source.validation, "validation"
     else:
         train, choice = _divided(train, (holdout or HOLDOUT) if has_test else HOLDOUT)
-    if len(choice) == 0:
-        raise UserError(
-            f"{source.name} has no validation split, and of {len(train)} train images none is left to choose "
-            "settings on: add a validation split, or more images"
-        )
+    _refuse_empty(source.name, train, choice, scored)
     classes = classes_in(source.name, (source.train,), names, void)
     train, choice, scored = (in_memory(images, LARGEST_SIDE) for images in (train, choice, scored))
     split = "test" if has_test else "holdout"
     for name, images in (("train", train), (chosen_on, choice), (split, scored)):
         check_masks(images, classes, f"{name} masks of {source.name}")
     return DenseTask(source.name, train, choice, chosen_on, scored, split, classes)
+
+
+def _refuse_empty(data: str, train: ImageSet, choice: ImageSet, scored: ImageSet) -> None:
+    if len(scored) == 0:
+        raise UserError(
+            f"{data} has no test split and nothing is held out of train: there is nothing to score "
+            "(add a test split, or more images)"
+        )
+    if len(choice) == 0:
+        raise UserError(
+            f"{data} has no validation split, and of {len(train)} train images none is left to choose "
+            "settings on: add a validation split, or more images"
+        )
 
 
 def _divided(images: ImageSet, holdout: float) -> tuple[ImageSet, ImageSet]:
