@@ -43,9 +43,10 @@ def their_contrast(projection: Tensor, target: Tensor, positives: Tensor) -> Ten
 
 
 def their_propagation(feature_map: Tensor, _target: Tensor, _positives: Tensor) -> Tensor:
-    """Return the propagated map; values are the map itself."""
+    """Return the propagated map; values are the map itself, scaled to length 1: as ours, not as theirs."""
     weights = similarities(feature_map, feature_map).relu() ** GAMMA
-    return torch.einsum("bij,bcj->bci", weights, feature_map.flatten(2)).view_as(feature_map)
+    values = F.normalize(feature_map, dim=1).flatten(2)
+    return torch.einsum("bij,bcj->bci", weights, values).view_as(feature_map)
 
 
 def our_propagation(feature_map: Tensor, _target: Tensor, _positives: Tensor) -> Tensor:
