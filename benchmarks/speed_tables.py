@@ -124,7 +124,7 @@ def pixel_memory(values: dict[str, Any]) -> str:
         f"Forward and backward of one direction, batch {values['batch']}, {values['width']} channels: memory "
         "beyond the maps that go in. Broadcast: `F.cosine_similarity` of both maps, a number for every pair "
         "of places and channel, as lucidrains/pixel-level-contrastive-learning and byol_multi_gpu compute "
-        f"it. The machine had other work, too (load {values['load_before']}).\n\n"
+        f"it. Load of the machine just before, of {values['cores']}: {values['load_before']}.\n\n"
     )
     rows = []
     for case in values["cases"]:
