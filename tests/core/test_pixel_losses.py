@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from byol.core.pixel_losses import mean_of_matched, pixel_consistency, pixel_contrast
+from byol.core.pixel_losses import matched_images, pixel_consistency, pixel_contrast
 from tests.core.pixel_loops import looped_consistency, looped_contrast
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -57,7 +57,7 @@ def test_without_any_pair_there_is_a_zero_with_a_gradient_path(
     name: str, maps: tuple[Tensor, Tensor]
 ) -> None:
     none = torch.zeros(4, 6, 6, dtype=torch.bool)
-    loss = mean_of_matched(LOSSES[name][0](*maps, none), none.any(dim=2).any(dim=1))
+    loss = LOSSES[name][0](*maps, none).sum() / matched_images(none)
     loss.backward()
     assert loss == 0
     assert maps[0].grad is not None and not maps[0].grad.any()
@@ -88,7 +88,8 @@ def test_the_best_consistency_is_0_and_the_worst_4() -> None:
     torch.testing.assert_close(pixel_consistency(one, -one, chosen), torch.full((2,), 4.0))
 
 
-def test_the_mean_is_of_matched_images() -> None:
-    losses = torch.tensor([3.0, 0.0, 1.0])
-    assert mean_of_matched(losses, torch.tensor([True, False, True])) == 2
-    assert mean_of_matched(losses, torch.tensor([True, True, True])) == pytest.approx(4 / 3)
+def test_images_with_a_pair_are_counted() -> None:
+    pairs = torch.zeros(3, 4, 4, dtype=torch.bool)
+    assert matched_images(pairs) == 1, "nothing is divided by 0"
+    pairs[0, 1, 2] = pairs[2, 0, 0] = pairs[2, 3, 1] = True
+    assert matched_images(pairs) == matched_images(pairs.transpose(1, 2)) == 2

@@ -1,7 +1,7 @@
 """What the learners have in common: an online network, a predictor, and a target that follows the former."""
 
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from byol.errors import UserError
 from byol.types import StepOutput
 
 log = logging.getLogger(__name__)
+Augmentation = Callable[[Tensor], Tensor]
 
 
 class Learner(nn.Module):

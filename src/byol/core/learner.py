@@ -1,6 +1,5 @@
 """BYOL and SimSiam as one module that wraps any network, for any training loop."""
 
-from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -12,7 +11,7 @@ from byol.augment.views import Preset, normalized, views
 from byol.config import Normalization, TargetStatistics
 from byol.core.aliases import keyword_aliases
 from byol.core.backbone import Backbone
-from byol.core.base_learner import Learner
+from byol.core.base_learner import Augmentation, Learner
 from byol.core.gather import gathered
 from byol.core.group_normalization import use_group_normalization
 from byol.core.heads import byol_heads, simsiam_heads
@@ -21,8 +20,6 @@ from byol.core.online_network import OnlineNetwork
 from byol.core.simplicial import SimplicialEmbedding
 from byol.core.target import TargetNetwork, check_statistics
 from byol.types import StepOutput
-
-Augmentation = Callable[[Tensor], Tensor]
 
 
 class BYOL(Learner):

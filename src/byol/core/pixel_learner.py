@@ -1,6 +1,5 @@
 """PixPro and PixContrast: learners that compare the places of two views' feature maps."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -11,19 +10,17 @@ from byol.augment.view_settings import view_specs_of
 from byol.augment.views import Preset, normalized, views
 from byol.config import Normalization
 from byol.core.backbone import Backbone
-from byol.core.base_learner import Learner
+from byol.core.base_learner import Augmentation, Learner
 from byol.core.dense_network import DenseNetwork, DensePredictor, DenseProjector, Projections
 from byol.core.group_normalization import use_group_normalization
 from byol.core.heads import byol_heads
 from byol.core.losses import regression_loss
 from byol.core.pixel_heads import PixelPropagation, pixel_projector
-from byol.core.pixel_losses import mean_of_matched, pixel_consistency, pixel_contrast
+from byol.core.pixel_losses import matched_images, pixel_consistency, pixel_contrast
 from byol.core.positives import positive_pairs
 from byol.core.target import TargetNetwork
 from byol.errors import UserError
 from byol.types import StepOutput, View
-
-Augmentation = Callable[[Tensor], Tensor]
 
 
 class PixelCL(Learner):
@@ -214,17 +211,20 @@ class PixelCL(Learner):
         assert self.target is not None
         target1, target2 = self.target(view1.image), self.target(view2.image)
         pairs = positive_pairs(view1, view2, target1.pixel.shape[2:], self.threshold)
-        loss1, online1 = self._direction(view1.image, target2, pairs)
+        matched = matched_images(pairs)
+        loss1, online1 = self._direction(view1.image, target2, pairs, matched)
         if share is not None:
             with torch.autocast(loss1.device.type, enabled=False):  # as around a loop's own `backward`
                 (loss1 * share).backward()
             loss1 = loss1.detach()
-        loss2, online2 = self._direction(view2.image, target1, pairs.transpose(1, 2))
+        loss2, online2 = self._direction(view2.image, target1, pairs.transpose(1, 2), matched)
         projection, target = _rows(online1.pixel, online2.pixel), _rows(target1.pixel, target2.pixel)
         representation = torch.cat([online1.representation, online2.representation])
         return StepOutput(loss1 + loss2, projection, target, representation), pairs
 
-    def _direction(self, view: Tensor, target: Projections, pairs: Tensor) -> tuple[Tensor, Projections]:
+    def _direction(
+        self, view: Tensor, target: Projections, pairs: Tensor, matched: Tensor
+    ) -> tuple[Tensor, Projections]:
         """Return the loss of a view [B,C,S,S] against the target's other one, and its projections."""
         online: Projections = self.online(view)
         prediction, predicted = self.predictor(online)
@@ -233,7 +233,7 @@ class PixelCL(Learner):
                 losses = pixel_consistency(prediction, target.pixel, pairs)
             else:
                 losses = pixel_contrast(prediction, target.pixel, pairs, self.temperature) / 2
-            loss = mean_of_matched(losses, pairs.any(dim=2).any(dim=1))
+            loss = losses.sum() / matched
         if predicted is not None:
             assert target.instance is not None
             loss = loss + self.alpha * regression_loss(predicted, target.instance).mean()

@@ -51,18 +51,21 @@ def pixel_contrast(projection: Tensor, target: Tensor, positives: Tensor, temper
     return loss.sum(dim=1) / has_positive.sum(dim=1).clamp(min=1)
 
 
-def mean_of_matched(losses: Tensor, matched: Tensor) -> Tensor:
-    """Return the mean of losses [B] over matched images [B], those that have positive pairs; 0 if none has.
+def matched_images(positives: Tensor) -> Tensor:
+    """Return what a sum of losses over images is divided by: the number of images with a positive pair, or 1.
 
-    In several processes it is of all their images once DistributedDataParallel has averaged gradients:
-    each process divides by the mean number of matched images in a process.
+    In several processes it is the mean number in a process: the loss is then of all their images once
+    DistributedDataParallel has averaged gradients.
+
+    Args:
+        positives: [B,h w,h w] bool.
     """
-    count = matched.sum(dtype=losses.dtype)
+    count = positives.flatten(1).any(dim=1).sum(dtype=torch.float32)
     if several_processes():
         dist.all_reduce(count)
         count = count / dist.get_world_size()
     # Less than one image a process is possible where there are several of them.
-    return losses.sum() / torch.where(count > 0, count, 1.0)
+    return torch.where(count > 0, count, 1.0)
 
 
 def _cells(feature_map: Tensor) -> Tensor:

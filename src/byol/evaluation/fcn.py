@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,8 +20,12 @@ from byol.evaluation.dense_task import DenseTask, masks_of
 from byol.evaluation.features import evaluating
 from byol.evaluation.pixel_metrics import mean_iou, pixel_confusion
 from byol.evaluation.scaled_crops import CropSettings, ScaledCrops
-from byol.evaluation.supervised import Setting, batch_norm_momentum, set_batch_norm_momentum
-from byol.optim.schedules import warmup_cosine
+from byol.evaluation.supervised import (
+    Setting,
+    batch_norm_momentum,
+    descend,
+    set_batch_norm_momentum,
+)
 from byol.randomness import NETWORK, ORDER, derived_generator, derived_seed
 from byol.types import ImageSet
 
@@ -184,24 +189,17 @@ def _steps(count: int) -> int:
 
 
 def _train(network: SegmentationNetwork, crops: ScaledCrops, setting: Setting, void: int, seed: int) -> None:
-    count, step = len(crops.image_set), 0
+    count = len(crops.image_set)
     steps = _steps(count)
     set_batch_norm_momentum(network.backbone, batch_norm_momentum(steps))
-    network.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=0.9, weight_decay=WEIGHT_DECAY)
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(count, generator=derived_generator(seed, ORDER, epoch))
+        return crops(epoch, order.tensor_split(steps))
+
     peak = setting.lr * BATCH_SIZE / 256
-    for epoch in range(setting.epochs):
-        order = torch.randperm(count, generator=derived_generator(seed, ORDER, epoch)).tensor_split(steps)
-        for images, classes in crops(epoch, order):
-            torch.manual_seed(derived_seed(seed, NETWORK, step))  # of dropout and the like
-            optimizer.param_groups[0]["lr"] = peak * warmup_cosine(step, 0, setting.epochs * steps)
-            loss = _loss(network(images.contiguous(memory_format=torch.channels_last)), classes, void)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            step += 1
-        if not loss.isfinite():
-            break
+    descend(network, optimizer, batches, partial(_loss, void=void), peak, setting.epochs, steps, seed)
 
 
 def _loss(logits: Tensor, classes: Tensor, void: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from byol.data.images import Subset
 from byol.evaluation.augmented import RandomCrops
 from byol.evaluation.classifier import Classifier
 from byol.evaluation.features import extract
-from byol.evaluation.linear import batch_size_for
+from byol.evaluation.linear import Batches, batch_size_for
 from byol.optim.schedules import warmup_cosine
 from byol.randomness import NETWORK, ORDER, derived_generator, derived_seed
 from byol.types import ImageSet
@@ -112,18 +112,48 @@ def epoch_order(count: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
 
 
 def _train(classifier: Classifier, crops: RandomCrops, setting: Setting, seed: int) -> None:
-    count, step = len(crops.labels), 0
-    total = setting.epochs * steps_per_epoch(count)
-    set_batch_norm_momentum(classifier, batch_norm_momentum(steps_per_epoch(count)))
-    classifier.to(memory_format=torch.channels_last).train()
+    count = len(crops.labels)
+    steps = steps_per_epoch(count)
+    set_batch_norm_momentum(classifier, batch_norm_momentum(steps))
     trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=1.0, momentum=0.9, nesterov=True)
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return crops(epoch, epoch_order(count, seed, epoch))
+
     peak = setting.lr * batch_size(count) / 256
-    for epoch in range(setting.epochs):
-        for views, labels in crops(epoch, epoch_order(count, seed, epoch)):
-            torch.manual_seed(derived_seed(seed, NETWORK, step))  # of dropout and the like
-            optimizer.param_groups[0]["lr"] = peak * warmup_cosine(step, 0, total)
-            loss = F.cross_entropy(classifier(views.contiguous(memory_format=torch.channels_last)), labels)
+    descend(classifier, optimizer, batches, F.cross_entropy, peak, setting.epochs, steps, seed)
+
+
+def descend(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Batches,
+    loss_of: Callable[[Tensor, Tensor], Tensor],
+    peak: float,
+    epochs: int,
+    steps: int,
+    seed: int,
+) -> None:
+    """Train a network along a cosine from the first step to the last; end early where the loss is not finite.
+
+    Args:
+        network: put into train mode, and laid out as convolutions like it.
+        optimizer: of one group; its rate is set before every step.
+        batches: inputs and what they should give.
+        loss_of: what the network gives, and what it should.
+        peak: the first learning rate.
+        epochs: how many.
+        steps: in an epoch.
+        seed: of dropout and the like.
+    """
+    network.to(memory_format=torch.channels_last).train()
+    step = 0
+    for epoch in range(epochs):
+        for inputs, wanted in batches(epoch):
+            torch.manual_seed(derived_seed(seed, NETWORK, step))
+            optimizer.param_groups[0]["lr"] = peak * warmup_cosine(step, 0, epochs * steps)
+            loss = loss_of(network(inputs.contiguous(memory_format=torch.channels_last)), wanted)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
