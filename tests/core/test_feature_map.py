@@ -1,6 +1,7 @@
 """`Backbone.feature_map`: the last map of any kind of network, channels first."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import timm
@@ -8,6 +9,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from byol.augment.evaluation import preprocess_for
+from byol.bundle import load_backbone, save_bundle
 from byol.core.backbone import Backbone
 from byol.core.named_backbone import build_backbone
 from byol.core.pixel_learner import PixelCL
@@ -46,6 +49,14 @@ def test_networks_by_name(name: str, shape: tuple[int, int, int]) -> None:
             expected = torch.stack([expected[:, 1 + 4 * row : 5 + 4 * row] for row in range(4)], 1)
             expected = expected.permute(0, 3, 1, 2)
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "test_convnext", "swin_tiny_patch4_window7_224", "test_vit"])
+def test_a_loaded_bundle_gives_the_same_map(name: str, tmp_path: Path) -> None:
+    backbone, architecture = build_backbone(name, 64)
+    backbone.preprocess = preprocess_for("small", 64, 3)
+    save_bundle(tmp_path, backbone, architecture, {})
+    assert torch.equal(load_backbone(tmp_path).feature_map(IMAGES), backbone.eval().feature_map(IMAGES))
 
 
 def test_torchvision_networks() -> None:
