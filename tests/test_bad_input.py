@@ -90,6 +90,8 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["pretrain", "--method", "pixpro", "--propagation-layers", "3"], ["it must be 0, 1 or 2"]),
         (["pretrain", "--method", "pixpro", "--preset", "glyph"], ["preset 'glyph' has no crop", "small"]),
         (["pretrain", "--tau", "2"], ["tau is 2.0", "between 0 and 1"]),
+        (["pretrain", "--warmup-start", "2"], ["warmup_start is 2.0", "between 0 and 1"]),
+        (["pretrain", "--base-lr", "0.1", "--final-lr", "0.2"], ["final_lr is 0.2", "the peak", "0.1"]),
         (["pretrain", "--epochs", "ten"], ["epochs is 'ten'", "500st"]),
         (["pretrain", "--epochs", "5%"], ["cannot be a share of itself"]),
         (["pretrain", "--recipe", "cifar10cpu"], ["unknown recipe", "Did you mean 'cifar10-cpu'?"]),

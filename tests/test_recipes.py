@@ -66,6 +66,8 @@ PIXPRO = {
     "preset": "pixpro",
     "batch_size": 8 * 128,
     "warmup": "5ep",
+    "warmup_start": 1 / 100,
+    "final_lr": 1e-6,
     "optimizer": "lars",
     "base_lr": 1.0,
     "weight_decay": 1e-5,
@@ -106,7 +108,9 @@ def expected_rates(
     )
     peak = config.base_lr * batch_size / 256
     progress = (step - warmup) / (total - warmup)
-    rate = peak * step / warmup if step < warmup else peak * 0.5 * (1 + math.cos(math.pi * progress))
+    rising = peak * (config.warmup_start + (1 - config.warmup_start) * step / max(warmup, 1))
+    falling = config.final_lr + (peak - config.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+    rate = rising if step < warmup else falling
     return rate, 1 - (1 - config.tau) * (math.cos(math.pi * (step + 1) / total) + 1) / 2
 
 

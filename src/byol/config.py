@@ -77,11 +77,15 @@ class PretrainConfig:
     warmup: str | None = None
     """Linear warm-up: epochs, steps (500st) or a share of the run (5%). Default: 10 epochs (pixpro and
     pixcontrast 5), at most a quarter of the run; simsiam none."""
+    warmup_start: float = 0.0
+    """Learning rate of the first step of the warm-up, as a share of the peak."""
     optimizer: Optimizer | None = None
     """lars as published, adamw, or sgd with momentum 0.9. Default: lars, simsiam sgd."""
     base_lr: float | None = None
     """Learning rate per 256 images: lr = base-lr x batch-size / 256. Default: lars as published for
     this number of epochs (pixpro and pixcontrast 1), adamw 0.002, sgd 0.05."""
+    final_lr: float = 0.0
+    """Learning rate at the end of the run, whatever the batch."""
     weight_decay: float | None = None
     """On all weights but biases and norms (simsiam: on all). Default: lars as published (pixpro and
     pixcontrast 0.00001), adamw 0.0001, sgd 0.0001."""
@@ -156,7 +160,9 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         _at_least(self, 1, "batch_size", "accumulate", "nodes", "image_size", "channels")
         _at_least(self, 1, "projection_size", "projection_hidden_size")
-        _at_least(self, 0, "base_lr", "weight_decay", "num_workers", "holdout", "seed")
+        _at_least(self, 0, "base_lr", "final_lr", "weight_decay", "num_workers", "holdout", "seed")
+        if not 0 <= self.warmup_start <= 1:
+            raise UserError(f"warmup_start is {self.warmup_start}, it must lie between 0 and 1")
         if self.tau is not None and not 0 <= self.tau <= 1:
             raise UserError(f"tau is {self.tau}, it must lie between 0 and 1")
         if self.crop_scale is not None and not 0 < self.crop_scale <= 1:

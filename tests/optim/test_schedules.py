@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import torch
 
 from byol.optim.length_presets import LENGTH_PRESETS, preset_for
 from byol.optim.schedules import cosine_tau, warmup_cosine
@@ -70,3 +71,21 @@ def test_the_presets_are_the_published_table() -> None:
 )
 def test_other_lengths_take_the_nearest_by_ratio(epochs: float, nearest: int) -> None:
     assert preset_for(epochs) is LENGTH_PRESETS[nearest]
+
+
+def test_it_rises_from_and_falls_to_what_is_asked_for() -> None:
+    """`GradualWarmupScheduler` and torch's cosine of PixPro's `contrast/lr_scheduler.py`, step by step."""
+    peak, multiplier, lowest, warmup, total = 4.0, 100.0, 1e-6, 5, 45
+    weight = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.SGD([weight], peak)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, total - warmup, eta_min=lowest)
+    for step in range(total):
+        if step < warmup:
+            expected = peak / multiplier * ((multiplier - 1) * step / warmup + 1)
+        else:
+            expected = cosine.get_last_lr()[0]
+            optimizer.step()
+            cosine.step()
+        found = peak * warmup_cosine(step, warmup, total, start=1 / multiplier, end=lowest / peak)
+        assert found == pytest.approx(expected, rel=1e-9)
+    assert peak * warmup_cosine(total, warmup, total, end=lowest / peak) == pytest.approx(lowest)

@@ -24,6 +24,7 @@ from byol.training.online_probe import OnlineProbe
 from byol.training.preparation import (
     Lengths,
     PreparedData,
+    peak_rate,
     use_compile,
     view_specs,
     worker_count,
@@ -176,12 +177,14 @@ def _online_probe(data: PreparedData, learner: Learner) -> OnlineProbe:
 
 
 def _optimizer_settings(config: PretrainConfig, durations: Lengths) -> OptimizerSettings:
-    assert config.base_lr is not None and config.weight_decay is not None and config.optimizer is not None
+    assert config.weight_decay is not None and config.optimizer is not None
     return OptimizerSettings(
         config.optimizer,
-        config.base_lr * config.batch_size / 256,
+        peak_rate(config),
         config.weight_decay,
         config.method == "simsiam",
         durations.warmup,
         durations.total,
+        config.warmup_start,
+        config.final_lr,
     )

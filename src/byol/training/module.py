@@ -32,6 +32,15 @@ class OptimizerSettings:
     """Decay biases and norms too, as SimSiam does."""
     warmup_steps: int
     total_steps: int
+    warmup_start: float = 0.0
+    """Learning rate of the first step over the peak."""
+    final_lr: float = 0.0
+    """Learning rate that the cosine falls to."""
+
+    def factor(self, step: int) -> float:
+        """Return the factor on the peak learning rate at optimizer step `step` (0-based)."""
+        end = self.final_lr / self.lr if self.final_lr else 0.0
+        return warmup_cosine(step, self.warmup_steps, self.total_steps, self.warmup_start, end)
 
 
 def build_optimizer(settings: OptimizerSettings, learner: Learner) -> Optimizer:
@@ -112,9 +121,8 @@ class Pretraining(L.LightningModule):
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
     ) -> None:
         """Set the learning rate, step, and move the target: once per optimizer step, from this one place."""
-        settings = self.settings
-        factor = warmup_cosine(self.step, settings.warmup_steps, settings.total_steps)
-        self.last_learning_rate = settings.lr * factor
+        factor = self.settings.factor(self.step)
+        self.last_learning_rate = self.settings.lr * factor
         for group in optimizer.param_groups:
             group["lr"] = self.last_learning_rate
         optimizer.step(closure=optimizer_closure)

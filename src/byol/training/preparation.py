@@ -84,7 +84,22 @@ def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
         tau=defaults.tau if config.tau is None else config.tau,
     )
     _check_preset(config, data)
+    _check_final_rate(config)
     return config
+
+
+def peak_rate(config: PretrainConfig) -> float:
+    """Return the learning rate behind the warm-up, scaled to the batch, of settings that are resolved."""
+    assert config.base_lr is not None
+    return config.base_lr * config.batch_size / 256
+
+
+def _check_final_rate(config: PretrainConfig) -> None:
+    if config.final_lr > peak_rate(config):
+        raise UserError(
+            f"final_lr is {config.final_lr:g}, above the peak of the learning rate, {peak_rate(config):g} "
+            "(base-lr x batch-size / 256)"
+        )
 
 
 def _check_preset(config: PretrainConfig, data: PreparedData) -> None:
