@@ -11,7 +11,7 @@ from torch import Tensor
 
 from byol.randomness import ORDER, VIEWS, derived_generator
 
-LEARNING_RATES = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+LEARNING_RATES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 """Of standardised features."""
 EPOCHS = 30
 BATCH_SIZE = 16
