@@ -70,7 +70,7 @@ def measured(run: str, amount: str, quick: bool) -> list[dict[str, Any]]:
         return list(json.loads(file.read_text()))
     began = time.perf_counter()
     settings: dict[str, Any] = {"labels": amount, "draws": DRAWS, "baselines": True, **grid}
-    found = [result for seed in seeds(amount) for result in both(run, seed, settings)]
+    found = [result for seed in seeds(amount) for result in scores(run, seed, settings)]
     kept = [{**result, "data": "cifar10"} for result in found if result["metric"] == "top1"]
     print(f"{amount} of the labels: {(time.perf_counter() - began) / 60:.1f} minutes")
     write_atomically(file, json.dumps(kept, indent=1) + "\n")
@@ -82,9 +82,10 @@ def seeds(amount: str) -> range:
     return range(DRAWS) if amount == "all" else range(1)
 
 
-def both(run: str, seed: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return results of frozen and fine-tuned networks."""
-    found = byol.evaluate(run, protocol="logistic,finetune", seed=seed, **settings)
+def scores(run: str, seed: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return results of frozen and fine-tuned networks; logistic regression has no use for a second seed."""
+    protocol = "finetune" if seed else "logistic,finetune"
+    found = byol.evaluate(run, protocol=protocol, seed=seed, **settings)
     return [result.to_dict() for result in found]
 
 
