@@ -1,5 +1,6 @@
 """Two processes with half a batch each train pixels as one does with the whole batch, positives or not."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,9 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Results:
     return in_two_processes(tmp_path_factory.mktemp("ranks"), "cpu", "pixel_whole_batch")
 
 
-def one_process(**settings: Any) -> dict[str, Any]:
-    learner = pixel_whole_batch.make_learner(0, **settings)
-    return trained(learner, learner, "sgd", batches())
+def one_process(device: str = "cpu", **settings: Any) -> dict[str, Any]:
+    learner = pixel_whole_batch.make_learner(0, device, **settings)
+    return trained(learner, learner, "sgd", batches(device))
 
 
 def test_the_images_with_positives_are_few_here_and_many_there() -> None:
@@ -40,3 +41,11 @@ def test_without_cross_sample_statistics(case: str, ranks: Results) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_with_synchronised_batch_norm(case: str, ranks: Results) -> None:
     assert_same_training([rank["together"][case] for rank in ranks], one_process(**CASES[case]))
+
+
+@pytest.mark.gpu
+def test_with_synchronised_batch_norm_on_a_gpu(tmp_path: Path) -> None:
+    """Two processes on one GPU, over gloo, as for BYOL."""
+    ranks = in_two_processes(tmp_path, "cuda:0", "pixel_whole_batch")
+    for name, case in CASES.items():
+        assert_same_training([rank["together"][name] for rank in ranks], one_process("cuda:0", **case), 1e-8)
