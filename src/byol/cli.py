@@ -97,17 +97,17 @@ def _pretrain(words: list[str]) -> int:
     flags = read_flags(PretrainConfig, words, extra=("recipe", "config", "resume"))
     settings = _layered(flags)
     from byol.training.errors import Interrupted
+    from byol.training.processes import is_first_process
     from byol.training.run import pretrain
-    from byol.training.trainer import process_rank
 
     try:
         run = pretrain(**settings)
     except Interrupted as stopped:
-        if process_rank() != 0:
+        if not is_first_process():
             return 0  # torchrun kills the first process as soon as another one fails
         print(f"byol: {stopped}", file=sys.stderr)
         return stopped.exit_status
-    if process_rank() == 0:
+    if is_first_process():
         then = f"evaluate {run.path}" if run.labelled else f"embed {run.path} --out vectors.parquet"
         if run.masked and not run.labelled:
             then = f"evaluate {run.path} --protocol segmentation"

@@ -14,7 +14,7 @@ from byol.bundle import load_backbone, save_bundle
 from byol.core.backbone import Backbone
 from byol.core.named_backbone import build_backbone
 from byol.core.pixel_learner import PixelCL
-from byol.core.synchronization import synchronize_batch_norms
+from byol.core.processes import synchronize_batch_norms
 from byol.errors import UserError
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))

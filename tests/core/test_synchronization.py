@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from byol.core.synchronization import synchronize_batch_norms
+from byol.core.processes import synchronize_batch_norms
 
 
 @pytest.mark.parametrize("name", ["resnet18", "regnety_002", "mobilenetv3_small_050", "efficientnet_b0"])

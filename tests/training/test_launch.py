@@ -14,7 +14,7 @@ import byol
 from byol.config import PretrainConfig
 from byol.errors import UserError
 from byol.settings import settings_from
-from byol.training.launch import Launch, command_again, launch_of, started_outside
+from byol.training.processes import Launch, command_again, launch_of, started_outside
 from byol.training.run import pretrain
 from byol.training.session import Session
 

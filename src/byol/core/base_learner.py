@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from byol.core.backbone import Backbone
 from byol.core.dense_network import DenseNetwork
-from byol.core.gather import several_processes
 from byol.core.online_network import OnlineNetwork
-from byol.core.synchronization import synchronize_batch_norms
+from byol.core.processes import several_processes, synchronize_batch_norms
 from byol.core.target import TargetNetwork
 from byol.errors import UserError
 from byol.types import StepOutput

@@ -12,11 +12,11 @@ from byol.config import Normalization, TargetStatistics
 from byol.core.aliases import keyword_aliases
 from byol.core.backbone import Backbone
 from byol.core.base_learner import Augmentation, Learner
-from byol.core.gather import gathered
 from byol.core.group_normalization import use_group_normalization
 from byol.core.heads import byol_heads, simsiam_heads
 from byol.core.losses import negative_cosine, regression_loss
 from byol.core.online_network import OnlineNetwork
+from byol.core.processes import gathered
 from byol.core.simplicial import SimplicialEmbedding
 from byol.core.target import TargetNetwork, check_statistics
 from byol.types import StepOutput

@@ -5,7 +5,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from byol.core.gather import several_processes
+from byol.core.processes import several_processes
 
 
 def pixel_consistency(prediction: Tensor, target: Tensor, positives: Tensor) -> Tensor:

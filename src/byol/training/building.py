@@ -14,7 +14,7 @@ from byol.core.base_learner import Learner
 from byol.core.learner import BYOL
 from byol.core.named_backbone import build_backbone
 from byol.core.pixel_learner import PixelCL
-from byol.core.synchronization import synchronize_batch_norms
+from byol.core.processes import synchronize_batch_norms
 from byol.data.batches import Batch, BatchPlan, LabelledBatches, ResidentBatches, streamed_batches
 from byol.errors import UserError
 from byol.randomness import NETWORK, derived_seed
@@ -29,7 +29,7 @@ from byol.training.preparation import (
     view_specs,
     worker_count,
 )
-from byol.training.trainer import process_rank
+from byol.training.processes import is_first_process
 from byol.training.view_makers import ResidentViews, StreamedViews
 from byol.weights import load_plain, read_weights, save_weights
 
@@ -104,7 +104,7 @@ def _named_backbone(config: PretrainConfig) -> tuple[nn.Module, dict[str, Any]]:
     )
     if weights is not None and weights != TIMM_WEIGHTS:
         left_out = load_plain(backbone.net, read_weights(Path(weights)), weights)
-        if left_out and process_rank() == 0:
+        if left_out and is_first_process():
             print(left_out, file=sys.stderr)
     return backbone.net, architecture
 

@@ -23,7 +23,7 @@ from byol.training.accelerator_options import AcceleratorOptions
 from byol.training.allocation import memory_kept
 from byol.training.clock import Clock
 from byol.training.loop import Loop
-from byol.training.process_group import agreed, join_processes
+from byol.training.processes import agreed, join_processes
 from byol.training.progress import Progress
 
 _LOG_EVERY = 50

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 
 from byol.bundle import save_bundle
-from byol.core.gather import several_processes
+from byol.core.processes import several_processes
 from byol.rundir import RunDirectory, write_tensors
 from byol.training import checkpoint
 from byol.training.clock import Clock

@@ -11,9 +11,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from byol.errors import UserError
 from byol.rundir import RunDirectory
 from byol.training.errors import LostProcessError
-from byol.training.launch import Launch, command_again
-from byol.training.process_group import leave_at_exit
 from byol.training.process_watch import ProcessWatch, StartedProcesses, connect, inherited_connection
+from byol.training.processes import Launch, command_again, leave_at_exit
 
 # Processes that this one starts run the same command; they must not choose another folder.
 RUN_PATH_VARIABLE = "BYOL_RUN_PATH"

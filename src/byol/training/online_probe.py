@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Adam
 
-from byol.core.gather import several_processes
+from byol.core.processes import several_processes
 
 LEARNING_RATE = 3e-3
 """Of Adam, whose steps do not follow the scale of the features, which differs between networks. On digits'

@@ -1,6 +1,7 @@
 """`byol.pretrain`: start a run, or go on with one."""
 
 import copy
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ from byol.bundle import load_backbone
 from byol.config import PretrainConfig
 from byol.core.backbone import Backbone
 from byol.errors import UserError
-from byol.rundir import RunDirectory
+from byol.rundir import RunDirectory, free_path
 from byol.settings import flag, settings_from
 from byol.training import checkpoint
-from byol.training.launch import launch_of, started_outside
+from byol.training.companions import RUN_PATH_VARIABLE
 from byol.training.loggers import check_loggers
 from byol.training.preparation import Data, PreparedData, prepare_data, resolve
-from byol.training.session import Session, run_path
-from byol.training.trainer import process_rank
+from byol.training.processes import is_first_process, launch_of, started_outside
+from byol.training.session import Session
 
 _MAY_CHANGE_ON_RESUME = ("devices", "nodes", "num_workers", "debug")
 DEFAULT_DATA, DEFAULT_BACKBONE = PretrainConfig.data, PretrainConfig.backbone
@@ -118,13 +119,30 @@ class _Inputs:
 
 def _start(inputs: _Inputs, settings: dict[str, Any]) -> Run:
     config = _read_settings({**settings, **inputs.named()})
-    run = RunDirectory(run_path(config))
-    if process_rank() == 0:
+    run = RunDirectory(_run_path(config))
+    if is_first_process():
         run.refuse_existing()
         check_loggers(config, run)
     data = prepare_data(inputs.data, config)
     Session(resolve(config, data), run, data, inputs.net, inputs.hidden_layer).train()
     return _finished(run, data, inputs)
+
+
+def _run_path(config: PretrainConfig) -> Path:
+    """Return --out, or the next free runs/DATA-METHOD-N; the same in all processes of a run.
+
+    Raises:
+        UserError: several processes were started from outside without an --out that they agree on, or
+            as `launch_of`.
+    """
+    launch = launch_of(config)
+    given = os.environ.pop(RUN_PATH_VARIABLE, None) or config.out
+    if given is not None:
+        return Path(given)
+    if launch.starter != "byol" and launch.processes > 1:
+        raise UserError("several processes need the same run directory: give --out")
+    name = "".join(letter if letter.isalnum() else "-" for letter in Path(config.data).name.strip("<>"))
+    return free_path(f"runs/{name}-{config.method}")
 
 
 def _read_settings(settings: dict[str, Any]) -> PretrainConfig:
@@ -150,7 +168,7 @@ def _resume(inputs: _Inputs, run: RunDirectory, settings: dict[str, Any]) -> Run
     config = settings_from(PretrainConfig, {**stored, **settings})
     launch_of(config)
     state = checkpoint.load(run.last_checkpoint)
-    if process_rank() == 0:
+    if is_first_process():
         check_loggers(config, run)
     data = prepare_data(config.data if isinstance(inputs.data, str) else inputs.data, config)
     checkpoint.check_data(state, data)

@@ -1,11 +1,9 @@
 """One process's share of a training run: build everything, let Lightning run it, leave in order."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -15,20 +13,20 @@ from byol.config import PretrainConfig
 from byol.data.batches import BatchPlan
 from byol.errors import UserError
 from byol.evaluation.monitor import PatchMonitor, holdout_accuracies
-from byol.rundir import RunDirectory, free_path
+from byol.rundir import RunDirectory
 from byol.tracking import Status
 from byol.training.allocation import memory_kept
 from byol.training.building import batches, build_module, save_initial_weights
 from byol.training.callbacks import BetweenSteps, Checkpoints, Monitor, StopOnSignal
 from byol.training.clock import Clock
-from byol.training.companions import RUN_PATH_VARIABLE, Companions
+from byol.training.companions import Companions
 from byol.training.environment import environment
 from byol.training.errors import Interrupted, LostProcessError, NonFiniteError
-from byol.training.launch import launch_of
 from byol.training.loggers import Loggers
 from byol.training.module import Pretraining
 from byol.training.picture import FirstViews
 from byol.training.preparation import Lengths, PreparedData, lengths, worker_count
+from byol.training.processes import launch_of
 from byol.training.progress import Progress
 from byol.training.trainer import build_trainer
 
@@ -108,7 +106,7 @@ class Session:
             raise
         except BaseException as error:
             cause = companions.cause(error)
-            if companions.watch.rank == 0:
+            if companions.trainer.is_global_zero:
                 self._tidy(cause or error, module, saving, end)
             companions.end()
             if cause is None:
@@ -218,23 +216,6 @@ class Session:
         end("FAILED")
         if not broken and self.state is None:
             self.run.remove_unless_saved()
-
-
-def run_path(config: PretrainConfig) -> Path:
-    """Return --out, or the next free runs/DATA-METHOD-N; the same in all processes of a run.
-
-    Raises:
-        UserError: several processes were started from outside without an --out that they agree on, or
-            as `launch_of`.
-    """
-    launch = launch_of(config)
-    given = os.environ.pop(RUN_PATH_VARIABLE, None) or config.out
-    if given is not None:
-        return Path(given)
-    if launch.starter != "byol" and launch.processes > 1:
-        raise UserError("several processes need the same run directory: give --out")
-    name = "".join(letter if letter.isalnum() else "-" for letter in Path(config.data).name.strip("<>"))
-    return free_path(f"runs/{name}-{config.method}")
 
 
 def _skipped_message(names: tuple[str, ...]) -> str:

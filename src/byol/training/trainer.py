@@ -11,7 +11,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 from byol.config import PretrainConfig
-from byol.training.launch import Launch
+from byol.training.processes import Launch
 
 _PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
@@ -38,13 +38,6 @@ def build_trainer(config: PretrainConfig, launch: Launch) -> L.Trainer:
         limit_val_batches=0,
         num_sanity_val_steps=0,
     )
-
-
-def process_rank() -> int:
-    """Return this process's number among all of the run, before Lightning has joined them."""
-    from lightning.fabric.utilities.rank_zero import rank_zero_only
-
-    return int(getattr(rank_zero_only, "rank", 0))
 
 
 class _OneMachine(LightningEnvironment):

@@ -1,5 +1,10 @@
-"""How many processes a run has, and who starts them: torchrun, SLURM's srun, or the run itself."""
+"""The processes of a run: who starts them and how many, which one this is, and how it joins the others.
 
+`byol pretrain` has them started by torchrun, by SLURM's srun, or by the run itself (`companions.py`), and
+joined by Lightning. `BYOLTrainer` takes part in what torchrun or `accelerate launch` started.
+"""
+
+import atexit
 import os
 import sys
 from collections.abc import Mapping
@@ -8,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.distributed as dist
 
 from byol.config import PretrainConfig
 from byol.errors import UserError
@@ -87,6 +93,64 @@ def command_again() -> list[str]:
     return [sys.executable, *sys.argv]
 
 
+def is_first_process() -> bool:
+    """Say whether this process is the one that tells, as Lightning knows also before it has joined them."""
+    from lightning.fabric.utilities.rank_zero import rank_zero_only  # `BYOLTrainer` does without Lightning
+
+    return int(getattr(rank_zero_only, "rank", 0)) == 0
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process of `BYOLTrainer`: its number among all of the run, and the device that is its own."""
+
+    rank: int
+    count: int
+    """Number of processes."""
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """The one that writes and tells."""
+        return self.rank == 0
+
+
+def join_processes(cpu: bool = False) -> Process:
+    """Meet the other processes of the run, if a launcher started several (WORLD_SIZE).
+
+    Each has a GPU of its own, or all are on the CPU and talk over gloo. A process group that is
+    there already is used as it is.
+
+    Args:
+        cpu: stay on the CPU where there are GPUs.
+
+    Raises:
+        UserError: there are more processes on this machine than GPUs.
+    """
+    device = _own_device(cpu)
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        leave_at_exit()
+    if not (dist.is_available() and dist.is_initialized()):
+        return Process(0, 1, device)
+    return Process(dist.get_rank(), dist.get_world_size(), device)
+
+
+def agreed(number: int, process: Process) -> int:
+    """Return the first process's number on all of them."""
+    if process.count == 1:
+        return number
+    shared = torch.tensor(number, device=process.device)
+    dist.broadcast(shared, src=0)
+    return int(shared)
+
+
+def leave_at_exit() -> None:
+    """Part in order when the program ends: NCCL complains about a group that is still there then, and
+    gloo's threads can abort the process."""
+    atexit.register(_leave)
+
+
 def _devices_here(config: PretrainConfig) -> int:
     return (torch.cuda.device_count() or 1) if config.devices == "auto" else int(config.devices)
 
@@ -106,3 +170,21 @@ def _refuse_contradiction(flag: str, given: object, allowed: tuple[object, ...],
             f"{flag} {given}, but {launch.starter} started {launch.devices} processes on each of "
             f"{launch.nodes} machines: leave {flag} out"
         )
+
+
+def _own_device(cpu: bool) -> torch.device:
+    if cpu or not torch.cuda.is_available():
+        return torch.device("cpu")
+    local_rank, gpus = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if local_rank >= gpus:
+        raise UserError(
+            f"process {local_rank + 1} on this machine has no GPU, there are {gpus}: start {gpus}, "
+            "or train on the CPU"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,10 +1,10 @@
-"""The same tensor from all processes, as one batch, with gradients."""
+"""What a learner does with the other processes: one batch of all their images, one batch norm over them."""
 
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from byol.errors import UserError
 
@@ -36,6 +36,21 @@ def gathered(*vectors: Tensor, check_sizes: bool = False) -> tuple[Tensor, ...]:
         _require_one_size(vectors[0])
     whole: Tensor = _Gather.apply(torch.stack(vectors))  # [len(vectors),B x processes,D]
     return whole.unbind()
+
+
+def synchronize_batch_norms(module: nn.Module) -> None:
+    """Turn every batch norm inside a module into one that computes over all processes, in place.
+
+    By timm's conversion: many of its networks have norms that contain the activation behind them, which
+    torch's own conversion loses. Forward hooks stay, which it would lose: a norm may be the layer whose
+    output is taken.
+    """
+    from timm.layers import convert_sync_batchnorm
+
+    hooks = {name: part._forward_hooks for name, part in module.named_modules() if part._forward_hooks}
+    convert_sync_batchnorm(module)
+    for name, kept in hooks.items():
+        module.get_submodule(name)._forward_hooks.update(kept)
 
 
 class _Gather(torch.autograd.Function):
