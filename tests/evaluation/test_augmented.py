@@ -10,7 +10,7 @@ from byol.data.images import Subset
 from byol.data.source import Source
 from byol.evaluation import augmented
 from byol.evaluation.augmented import augmented_training
-from byol.evaluation.linear import epoch_order
+from byol.evaluation.linear import full_batches
 
 INDICES = torch.arange(100, 180)
 
@@ -32,11 +32,11 @@ def test_views_change_with_the_epoch_and_repeat(
     again, _ = collected(training, 0)
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first, again)
-    order = torch.cat(list(epoch_order(len(INDICES), 4, 0)))
+    order = torch.cat(list(full_batches(len(INDICES), 4, 0)))
     assert digits.train.labels is not None
     assert torch.equal(labels, digits.train.labels[INDICES][order])
     other, _ = collected(training, 1)
-    order_other = torch.cat(list(epoch_order(len(INDICES), 4, 1)))
+    order_other = torch.cat(list(full_batches(len(INDICES), 4, 1)))
     moved = (first[order.argsort()] - other[order_other.argsort()]).abs().amax(dim=1)
     assert (moved > 0.1).float().mean() > 0.95
 

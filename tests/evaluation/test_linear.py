@@ -9,8 +9,8 @@ from torch import nn
 from byol.evaluation.linear import (
     batch_size_for,
     clean_training,
-    epoch_order,
     fit_heads,
+    full_batches,
     linear,
 )
 from byol.evaluation.problem import Problem, accuracy
@@ -37,7 +37,7 @@ def test_all_rates_at_once_equal_one_at_a_time() -> None:
         steps = epochs * -(-count // size)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         for epoch in range(epochs):
-            for rows in epoch_order(count, 5, epoch):
+            for rows in full_batches(count, 5, epoch):
                 loss = F.cross_entropy(layer(problem.vectors[rows]), problem.labels[rows])
                 optimizer.zero_grad()
                 loss.backward()
@@ -91,6 +91,6 @@ def test_batch_size(count: int, size: int) -> None:
 
 
 def test_an_epoch_holds_every_image_once() -> None:
-    first, second = (torch.cat(list(epoch_order(100, 0, epoch))) for epoch in (0, 1))
+    first, second = (torch.cat(list(full_batches(100, 0, epoch))) for epoch in (0, 1))
     assert torch.equal(first.sort().values, torch.arange(100))
     assert not torch.equal(first, second)

@@ -20,7 +20,7 @@ from byol.evaluation.supervised import (
     Supervision,
     batch_norm_momentum,
     batch_size,
-    epoch_order,
+    even_batches,
     steps_per_epoch,
 )
 
@@ -81,7 +81,7 @@ def test_a_fit_equals_the_published_one_written_out(
     fitted = Supervision(plain_backbone, digits.train, 10, seed=3).fitted(INDICES, Setting(rate, epochs))
     crops, step = RandomCrops(Subset(digits.train, INDICES), preprocess, seed=3), 0
     for epoch in range(epochs):
-        for views, labels in crops(epoch, epoch_order(100, 3, epoch)):
+        for views, labels in crops(epoch, even_batches(100, 3, epoch)):
             now = rate * size / 256 * (1 + math.cos(math.pi * step / 28)) / 2
             reference.step(views.double(), labels, now, 0.1)
             step += 1
@@ -112,7 +112,7 @@ def test_running_statistics_follow_that_momentum(
     fitted = Supervision(plain_backbone, digits.train, 10).fitted(indices, Setting(0.0, 1))
     expected = torch.zeros(6)
     with torch.no_grad():
-        for views, _ in RandomCrops(Subset(digits.train, indices), preprocess)(0, epoch_order(400, 0, 0)):
+        for views, _ in RandomCrops(Subset(digits.train, indices), preprocess)(0, even_batches(400, 0, 0)):
             batch_mean = plain_backbone.net[0](views).mean(dim=(0, 2, 3))
             expected = 0.95 * expected + 0.05 * batch_mean  # 10 / 200
     torch.testing.assert_close(fitted.backbone.net[1].running_mean, expected, atol=1e-5, rtol=1e-4)
@@ -120,13 +120,13 @@ def test_running_statistics_follow_that_momentum(
 
 def test_an_epoch_holds_every_image_once_in_even_batches() -> None:
     for count in (2, 17, 100, 2049, 50_000):
-        order = epoch_order(count, 0, 0)
+        order = even_batches(count, 0, 0)
         sizes = {len(rows) for rows in order}
         assert torch.equal(torch.cat(order).sort().values, torch.arange(count))
         assert max(sizes) == batch_size(count) <= 1024
         assert max(sizes) - min(sizes) <= 1
         assert len(order) == steps_per_epoch(count)
-    assert not torch.equal(epoch_order(100, 0, 0)[0], epoch_order(100, 0, 1)[0])
+    assert not torch.equal(even_batches(100, 0, 0)[0], even_batches(100, 0, 1)[0])
     assert (batch_size(10), batch_size(500), batch_size(50_000)) == (10, 32, 1021)
 
 

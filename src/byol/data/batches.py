@@ -6,7 +6,6 @@ a position follows from the seed and the position, so a loader can start anywher
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -18,7 +17,7 @@ from byol.augment.presets import ViewSpec
 from byol.augment.resample import resize_by_taps
 from byol.data.worker_signals import ignore_stop_signals
 from byol.errors import UserError
-from byol.randomness import CROPS, ORDER, derived_generator
+from byol.randomness import CROPS, derived_generator, epoch_order
 from byol.types import ImageSet
 
 
@@ -95,12 +94,6 @@ class BatchPlan:
         part = micro * self.processes + self.rank
         start = step_in_epoch * self.batch_size + part * self.micro_batch_size
         return epoch_order(self.count, self.seed, epoch)[start : start + self.micro_batch_size]
-
-
-@lru_cache(maxsize=2)
-def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
-    """Return the permutation [count] of an epoch."""
-    return torch.randperm(count, generator=derived_generator(seed, ORDER, epoch))
 
 
 class ResidentBatches:

@@ -14,7 +14,7 @@ from byol.augment.views import normalized
 from byol.data.images import Subset, resident
 from byol.evaluation.batches import decoded_batches
 from byol.evaluation.features import evaluating
-from byol.evaluation.linear import Batches, Training, epoch_order
+from byol.evaluation.linear import Batches, Training, full_batches
 from byol.randomness import CROPS, VIEWS, derived_generator
 from byol.types import ImageSet
 
@@ -97,7 +97,7 @@ def augmented_training(
         crops = RandomCrops(chosen, preprocess, seed=seed, device=device, num_workers=num_workers)
 
         def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-            for view, labels in crops(epoch, epoch_order(len(chosen), seed, epoch)):
+            for view, labels in crops(epoch, full_batches(len(chosen), seed, epoch)):
                 with evaluating(backbone), torch.no_grad():
                     vectors = backbone(view).float()
                 yield vectors, labels

@@ -26,7 +26,7 @@ from byol.evaluation.supervised import (
     descend,
     set_batch_norm_momentum,
 )
-from byol.randomness import NETWORK, ORDER, derived_generator, derived_seed
+from byol.randomness import NETWORK, derived_seed, epoch_order
 from byol.types import ImageSet
 
 RATES = (0.3, 1.0)
@@ -195,8 +195,7 @@ def _train(network: SegmentationNetwork, crops: ScaledCrops, setting: Setting, v
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0, momentum=0.9, weight_decay=WEIGHT_DECAY)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        order = torch.randperm(count, generator=derived_generator(seed, ORDER, epoch))
-        return crops(epoch, order.tensor_split(steps))
+        return crops(epoch, epoch_order(count, seed, epoch).tensor_split(steps))
 
     peak = setting.lr * BATCH_SIZE / 256
     descend(network, optimizer, batches, partial(_loss, void=void), peak, setting.epochs, steps, seed)

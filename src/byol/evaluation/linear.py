@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from byol.evaluation.problem import Outcome, Problem
-from byol.randomness import ORDER, derived_generator
+from byol.randomness import epoch_order
 
 LEARNING_RATES = (30.0, 10.0, 3.0, 1.0, 0.4, 0.3, 0.2, 0.1, 0.05, 0.01)
 """Base rates per 256 images: the paper's five, and wider ones. Theirs suit a ResNet-50's features;
@@ -89,7 +89,7 @@ def clean_training(problem: Problem, seed: int, device: torch.device | str) -> T
         vectors, labels = problem.vectors[indices].to(device), problem.labels[indices].to(device)
 
         def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-            for rows in epoch_order(len(indices), seed, epoch):
+            for rows in full_batches(len(indices), seed, epoch):
                 yield vectors[rows.to(device)], labels[rows.to(device)]
 
         return batches
@@ -97,10 +97,9 @@ def clean_training(problem: Problem, seed: int, device: torch.device | str) -> T
     return training
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> Sequence[Tensor]:
-    """Return one epoch's batches of indices: every one of `count` once, in a derived order."""
-    order = torch.randperm(count, generator=derived_generator(seed, ORDER, epoch))
-    return order.split(batch_size_for(count))
+def full_batches(count: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
+    """Return an epoch's batches of indices: each of `count` once, the last batch has what is left over."""
+    return epoch_order(count, seed, epoch).split(batch_size_for(count))
 
 
 def fit_heads(

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from byol.randomness import ORDER, VIEWS, derived_generator
+from byol.randomness import VIEWS, derived_generator, epoch_order
 
 LEARNING_RATES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 """Of standardised features."""
@@ -97,8 +97,7 @@ def fit_pixel_heads(
     factors = weight.detach().new_tensor(rates)
     total, step = epochs * math.ceil(len(maps) / BATCH_SIZE), 0
     for epoch in range(epochs):
-        order = torch.randperm(len(maps), generator=derived_generator(seed, ORDER, epoch))
-        for rows in order.split(BATCH_SIZE):
+        for rows in epoch_order(len(maps), seed, epoch).split(BATCH_SIZE):
             optimizer.param_groups[0]["lr"] = (1 + math.cos(math.pi * step / total)) / 2
             optimizer.zero_grad()
             generator = derived_generator(seed, VIEWS, step)

@@ -18,7 +18,7 @@ from byol.evaluation.classifier import Classifier
 from byol.evaluation.features import extract
 from byol.evaluation.linear import Batches, batch_size_for
 from byol.optim.schedules import warmup_cosine
-from byol.randomness import NETWORK, ORDER, derived_generator, derived_seed
+from byol.randomness import NETWORK, derived_seed, epoch_order
 from byol.types import ImageSet
 
 SMALLEST_BATCH = 16
@@ -102,13 +102,12 @@ def batch_norm_momentum(steps: int) -> float:
     return min(10 / steps, 0.1)
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
+def even_batches(count: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
     """Return an epoch's batches of indices: each of `count` once, in batches of one size or nearly so.
 
     Batch norm would make little of the few images that dividing by the batch size leaves over.
     """
-    order = torch.randperm(count, generator=derived_generator(seed, ORDER, epoch))
-    return order.tensor_split(steps_per_epoch(count))
+    return epoch_order(count, seed, epoch).tensor_split(steps_per_epoch(count))
 
 
 def _train(classifier: Classifier, crops: RandomCrops, setting: Setting, seed: int) -> None:
@@ -119,7 +118,7 @@ def _train(classifier: Classifier, crops: RandomCrops, setting: Setting, seed: i
     optimizer = torch.optim.SGD(trained, lr=1.0, momentum=0.9, nesterov=True)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return crops(epoch, epoch_order(count, seed, epoch))
+        return crops(epoch, even_batches(count, seed, epoch))
 
     peak = setting.lr * batch_size(count) / 256
     descend(classifier, optimizer, batches, F.cross_entropy, peak, setting.epochs, steps, seed)
