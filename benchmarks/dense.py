@@ -8,12 +8,10 @@ where it was.
 """
 
 import json
-from collections import defaultdict
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
-from recorded import parser, record_as_asked
+from recorded import means, parser, record_as_asked
 
 import byol
 from byol.cli import main as command_line
@@ -61,7 +59,7 @@ def main() -> None:
             run = RunDirectory(runs / f"{name}-{seed}")
             pretrain(run, {**PRETRAINING, **method, "seed": str(seed), "data": options.data}, options.quick)
             results += measured(run, name, options.quick)
-    rows = means(results)
+    rows = means(results, compared, lambda settings: settings.get("lr"))
     for row in rows:
         name = f"{row['features']:16} {row['head']:7} {row['metric']:15}"
         print(f"{name} {row['mean']:.4f} +- {row['std']:.4f}")
@@ -113,22 +111,13 @@ def seconds(run: RunDirectory) -> float:
     return float(run.metrics()[-1]["seconds"])
 
 
-def means(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a row for each of features, head and metric."""
-    found: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
-    for result in results:
-        found[result["features"], result["settings"]["head"], result["metric"]].append(result)
-    return [
-        {
-            **dict(zip(("features", "head", "metric"), key, strict=True)),
-            "mean": mean(values := [result["value"] for result in each]),
-            "std": stdev(values) if len(values) > 1 else 0.0,
-            "values": values,
-            "chosen": [result["settings"].get("lr") for result in each],
-            "seconds": round(sum(result["seconds"] for result in each)),
-        }
-        for key, each in found.items()
-    ]
+def compared(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what results have in common that differ in the seed alone."""
+    return {
+        "features": result["features"],
+        "head": result["settings"]["head"],
+        "metric": result["metric"],
+    }
 
 
 if __name__ == "__main__":

@@ -9,12 +9,10 @@ RUN/few_labels, an amount of labels at a time: started again, the command goes o
 import argparse
 import json
 import time
-from collections import defaultdict
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
-from recorded import record
+from recorded import means, record
 
 import byol
 from byol.cli import main as command_line
@@ -42,7 +40,7 @@ def main() -> None:
     run = options.run or f"runs/cifar10-cpu{'-quick' if options.quick else ''}"
     pretrain(run, options.data, options.quick)
     results = [result for amount in AMOUNTS for result in measured(run, amount, options.quick)]
-    rows = means(results)
+    rows = means(results, compared, chosen)
     for row in rows:
         name = f"{row['labels']:4} {row['protocol']:9} {row['features']:12}"
         print(f"{name} {row['mean']:.4f} +- {row['std']:.4f}")
@@ -89,25 +87,14 @@ def scores(run: str, seed: int, settings: dict[str, Any]) -> list[dict[str, Any]
     return [result.to_dict() for result in found]
 
 
-def means(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return a row for each amount, protocol and features."""
-    values, chosen, seconds = defaultdict(list), defaultdict(list), defaultdict(float)
-    for result in results:
-        key = (result["labels"], result["protocol"], result["features"])
-        values[key].append(result["value"])
-        chosen[key].append({name: result["settings"].get(name) for name in ("lr", "epochs", "C")})
-        seconds[key] += result["seconds"]
-    return [
-        {
-            **dict(zip(("labels", "protocol", "features"), key, strict=True)),
-            "mean": mean(found),
-            "std": stdev(found) if len(found) > 1 else 0.0,
-            "values": found,
-            "chosen": chosen[key],
-            "seconds": round(seconds[key]),
-        }
-        for key, found in values.items()
-    ]
+def compared(result: dict[str, Any]) -> dict[str, Any]:
+    """Return what results have in common that differ in the draw or the seed alone."""
+    return {name: result[name] for name in ("labels", "protocol", "features")}
+
+
+def chosen(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return what was chosen of the settings of a result."""
+    return {name: settings.get(name) for name in ("lr", "epochs", "C")}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""Write a benchmark's numbers to benchmarks/results/NAME.json, with what they were made on."""
+"""A benchmark's numbers: their means, and results/NAME.json with them and with what they were made on."""
 
 import json
 from argparse import ArgumentParser, Namespace, RawTextHelpFormatter
+from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 from byol.training.environment import environment
@@ -37,3 +40,31 @@ def recorded(name: str) -> dict[str, Any]:
     """Return what `record` wrote."""
     values: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text())
     return values
+
+
+def means(
+    results: list[dict[str, Any]],
+    compared: Callable[[dict[str, Any]], dict[str, Any]],
+    chosen: Callable[[dict[str, Any]], Any],
+) -> list[dict[str, Any]]:
+    """Return a row for each group of results: mean, standard deviation, values, what was chosen, seconds.
+
+    Args:
+        results: records as in results.json.
+        compared: the names and values of a record by which it is in a group; they begin the row.
+        chosen: from a record's settings to what the row tells of them.
+    """
+    groups: dict[tuple[tuple[str, Any], ...], list[dict[str, Any]]] = defaultdict(list)
+    for result in results:
+        groups[tuple(compared(result).items())].append(result)
+    return [
+        {
+            **dict(group),
+            "mean": mean(values := [result["value"] for result in each]),
+            "std": stdev(values) if len(values) > 1 else 0.0,
+            "values": values,
+            "chosen": [chosen(result["settings"]) for result in each],
+            "seconds": round(sum(result["seconds"] for result in each)),
+        }
+        for group, each in groups.items()
+    ]
