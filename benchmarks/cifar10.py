@@ -25,7 +25,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -33,9 +32,10 @@ from typing import Any
 import byol
 from byol.config import PretrainConfig
 from byol.errors import UserError
-from byol.rundir import RunDirectory, append_records, read_records
-from byol.settings import flag, read_flags, read_yaml, recipe_text, settings_from
+from byol.rundir import RunDirectory
+from byol.settings import flag, read_flags, read_yaml, recipe_text
 from byol.training.errors import Interrupted
+from runs import check_settings, pretrained, segments, timed
 
 STARTED = time.perf_counter()  # torch is not imported yet
 BUDGETS = ("1min", "10min", "20min")
@@ -104,24 +104,6 @@ def settings_of(options: argparse.Namespace, words: Sequence[str]) -> dict[str, 
     return {**read_yaml(PretrainConfig, recipe_text(recipe), recipe), **ours, **flags}
 
 
-@contextmanager
-def timed(run: RunDirectory, began: float) -> Iterator[None]:
-    """Note how long the program has worked for a run since `began`, however that ends."""
-    try:
-        yield
-    finally:
-        if run.config_file.is_file():
-            from byol.training.environment import environment
-
-            here = environment()
-            machine = ", ".join(here["gpus"]) or here["processor"]
-            append_records(segments_file(run), [{"seconds": time.perf_counter() - began, "on": machine}])
-
-
-def segments_file(run: RunDirectory) -> Path:
-    return run.path / "segments.json"
-
-
 def finish(run: RunDirectory, settings: dict[str, Any], deadline: float | None, began: float) -> None:
     """Train to the end, starting or going on, and evaluate, unless that is done already.
 
@@ -131,40 +113,16 @@ def finish(run: RunDirectory, settings: dict[str, Any], deadline: float | None, 
     """
     if run.config_file.is_file():
         check_settings(run, settings)
-        run.remove_unless_saved()
     known = {result["protocol"] for result in run.results()}
     missing = [protocol for protocol in PROTOCOLS if protocol not in known]
     if not missing:
         return
     with timed(run, began):
-        train(run, settings, deadline)
+        with stopping_at(deadline, run):
+            pretrained(run, settings)
         for result in byol.evaluate(run.path, protocol=",".join(missing)):
             if result.metric == "top1":
                 print(f"seed {result.seed}  {result.protocol:6}  {result.value:.2%}")
-
-
-def train(run: RunDirectory, settings: dict[str, Any], deadline: float | None) -> None:
-    """Train to the end; of a finished run there is nothing left to train."""
-    with stopping_at(deadline, run):
-        if run.last_checkpoint.is_file():
-            byol.pretrain(resume=run.path)
-        else:
-            byol.pretrain(**settings, out=str(run.path))
-
-
-def check_settings(run: RunDirectory, settings: dict[str, Any]) -> None:
-    """Raise UserError where a run that is to go on was started with other settings."""
-    from byol.augment.view_settings import written_out
-    from byol.data.source import resolved_spec
-
-    wanted, stored = asdict(settings_from(PretrainConfig, settings)), run.config()
-    wanted |= {"data": resolved_spec(wanted["data"]), "preset": written_out(wanted["preset"])}
-    for name in settings.keys() - {"data_dir", "backbone_weights"}:  # which are stored as absolute paths
-        if wanted[name] != stored[name]:
-            raise UserError(
-                f"{run.path} was started with {flag(name)} {stored[name]}, not {wanted[name]}: "
-                "give another --out for other settings"
-            )
 
 
 @contextmanager
@@ -217,7 +175,7 @@ def write(options: argparse.Namespace, words: Sequence[str], runs: Sequence[RunD
     from recorded import RESULTS, record  # imports torch, which is not to be before the clock
 
     name = data_name(options.data)
-    segments = [read_records(segments_file(run)) for run in runs]
+    parts_of = [segments(run) for run in runs]
     ends = [last_with(run, "loss") for run in runs]
     left_out = ("data", "data_dir", "seed")
     values: dict[str, Any] = {
@@ -227,8 +185,8 @@ def write(options: argparse.Namespace, words: Sequence[str], runs: Sequence[RunD
         "seeds": options.seeds,
         "settings": {key: value for key, value in runs[0].config().items() if key not in left_out},
         "training_seconds": [round(end["seconds"], 2) for end in ends],
-        "program_seconds": [round(sum(part["seconds"] for part in parts), 2) for parts in segments],
-        "segments": [[part["on"] for part in parts] for parts in segments],
+        "program_seconds": [round(sum(part["seconds"] for part in parts), 2) for parts in parts_of],
+        "segments": [[part["on"] for part in parts] for parts in parts_of],
         "steps": [end["step"] for end in ends],
         "holdout": [last_with(run, "knn") for run in runs],
         "rows": [row(protocol, runs) for protocol in PROTOCOLS],

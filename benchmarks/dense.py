@@ -14,10 +14,9 @@ from typing import Any
 from recorded import means, parser, record_as_asked
 
 import byol
-from byol.cli import main as command_line
-from byol.config import PretrainConfig
+from byol.errors import UserError
 from byol.rundir import RunDirectory, write_atomically
-from byol.settings import settings_from
+from runs import check_settings, pretrained, segments, timed
 
 SEEDS = (0, 1, 2)
 METHODS: dict[str, dict[str, str]] = {
@@ -54,61 +53,38 @@ def main() -> None:
     options = arguments.parse_args()
     runs = options.runs or Path(f"runs/dense{'-quick' if options.quick else ''}")
     results: list[dict[str, Any]] = []
+    made: list[RunDirectory] = []
     for seed in SEEDS:
         for name, method in METHODS.items():
-            run = RunDirectory(runs / f"{name}-{seed}")
-            pretrain(run, {**PRETRAINING, **method, "seed": str(seed), "data": options.data}, options.quick)
-            results += measured(run, name, options.quick)
+            made.append(run := RunDirectory(runs / f"{name}-{seed}"))
+            settings = {**PRETRAINING, **(QUICK_PRETRAINING if options.quick else {}), **method}
+            settings |= {"seed": str(seed), "data": options.data}
+            results += measured(run, name, settings, options.quick)
     rows = means(results, compared, lambda settings: settings.get("lr"))
     for row in rows:
         name = f"{row['features']:16} {row['head']:7} {row['metric']:15}"
         print(f"{name} {row['mean']:.4f} +- {row['std']:.4f}")
     values = {"seeds": SEEDS, "pretraining": PRETRAINING, "evaluation": EVALUATION, "rows": rows}
-    values["pretraining_seconds"] = [
-        seconds(RunDirectory(runs / f"{name}-{seed}")) for seed in SEEDS for name in METHODS
-    ]
+    values["pretraining_seconds"] = [run.metrics()[-1]["seconds"] for run in made]
+    values["minutes"] = round(sum(part["seconds"] for run in made for part in segments(run)) / 60, 1)
     record_as_asked(options, "dense", "python benchmarks/dense.py --data hf:PATH", values)
 
 
-def pretrain(run: RunDirectory, settings: dict[str, str], quick: bool) -> None:
-    """Pretrain, or go on, where the run has not ended."""
-    settings = {**settings, **(QUICK_PRETRAINING if quick else {})}
-    if run.last_checkpoint.is_file():
-        check_settings(run, settings)
-        words = ["--resume", str(run.path)]
-    else:
-        settings |= {"out": str(run.path)}
-        words = [word for name, value in settings.items() for word in (f"--{name.replace('_', '-')}", value)]
-    if status := command_line(["pretrain", *words]):
-        raise SystemExit(status)
-
-
-def check_settings(run: RunDirectory, settings: dict[str, str]) -> None:
-    """Refuse to go on with a run of other settings: its numbers would stand under these."""
-    made, wanted = (
-        settings_from(PretrainConfig, {name: values[name] for name in settings if name != "data"})
-        for values in (run.config(), settings)
-    )
-    if made != wanted:
-        raise SystemExit(f"{run.path} has other settings than this benchmark: move it away")
-
-
-def measured(run: RunDirectory, name: str, quick: bool) -> list[dict[str, Any]]:
+def measured(run: RunDirectory, name: str, settings: dict[str, str], quick: bool) -> list[dict[str, Any]]:
     """Return the run's results, measured now or before; untrained features are those of BYOL's step 0."""
-    settings = QUICK_EVALUATION if quick else EVALUATION
-    file = run.path / f"dense-{'-'.join(settings.values())}.json"
-    if not file.is_file():
-        found = byol.evaluate(run.path, protocol="segmentation", baselines=name == "byol", **settings)
+    evaluation = QUICK_EVALUATION if quick else EVALUATION
+    file = run.path / f"dense-{'-'.join(evaluation.values())}.json"
+    if file.is_file():
+        check_settings(run, settings)
+        return list(json.loads(file.read_text()))
+    with timed(run):
+        pretrained(run, settings)
+        found = byol.evaluate(run.path, protocol="segmentation", baselines=name == "byol", **evaluation)
         kept = [{**result.to_dict(), "data": "camvid"} for result in found]
         for result in kept:
             result["features"] = name if result["features"] != "random-init" else "random-init"
         write_atomically(file, json.dumps(kept, indent=1) + "\n")
-    return list(json.loads(file.read_text()))
-
-
-def seconds(run: RunDirectory) -> float:
-    """Return how long a run trained."""
-    return float(run.metrics()[-1]["seconds"])
+    return kept
 
 
 def compared(result: dict[str, Any]) -> dict[str, Any]:
@@ -121,4 +97,7 @@ def compared(result: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        raise SystemExit(f"dense: error: {error}") from error

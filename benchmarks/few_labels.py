@@ -15,9 +15,13 @@ from typing import Any
 from recorded import means, record
 
 import byol
-from byol.cli import main as command_line
+from byol.config import PretrainConfig
+from byol.errors import UserError
 from byol.rundir import RunDirectory, write_atomically
+from byol.settings import read_yaml, recipe_text
+from runs import pretrained
 
+RECIPE = "cifar10-cpu"
 # Rates per 256 images times epochs, the same for every network. The paper's rates move a small network
 # little in so few steps, and much larger ones undo pretraining (docs/log.md). With more labels two cores
 # have time for fewer settings and epochs.
@@ -37,42 +41,42 @@ def main() -> None:
     parser.add_argument("--run", help="default: runs/cifar10-cpu, with --quick runs/cifar10-cpu-quick")
     parser.add_argument("--quick", action="store_true", help="a few steps: measures nothing")
     options = parser.parse_args()
-    run = options.run or f"runs/cifar10-cpu{'-quick' if options.quick else ''}"
-    pretrain(run, options.data, options.quick)
-    results = [result for amount in AMOUNTS for result in measured(run, amount, options.quick)]
-    rows = means(results, compared, chosen)
+    run = RunDirectory(options.run or f"runs/{RECIPE}{'-quick' if options.quick else ''}")
+    try:
+        pretrained(run, settings_of(options.data, options.quick))
+    except UserError as error:
+        raise SystemExit(f"few_labels: error: {error}") from error
+    parts = [measured(run.path, amount, options.quick) for amount in AMOUNTS]
+    rows = means([result for part in parts for result in part["results"]], compared, chosen)
     for row in rows:
         name = f"{row['labels']:4} {row['protocol']:9} {row['features']:12}"
         print(f"{name} {row['mean']:.4f} +- {row['std']:.4f}")
     if not options.quick:
-        values = {"draws": DRAWS, "grids": AMOUNTS, "rows": rows}
+        minutes = {amount: part["minutes"] for amount, part in zip(AMOUNTS, parts, strict=True)}
+        values = {"draws": DRAWS, "grids": AMOUNTS, "minutes": minutes, "rows": rows}
         print(record("few_labels", "python benchmarks/few_labels.py", values))
 
 
-def pretrain(run: str, data: str, quick: bool) -> None:
-    """Pretrain, or go on, where the run has not ended."""
-    if RunDirectory(run).last_checkpoint.is_file():
-        words = ["--resume", run]
-    else:
-        words = ["--recipe", "cifar10-cpu", "--data", data, "--out", run]
-        words += ["--epochs", "10st"] if quick else []
-    if status := command_line(["pretrain", *words]):
-        raise SystemExit(status)
+def settings_of(data: str, quick: bool) -> dict[str, Any]:
+    """Return the recipe's settings, with this data."""
+    recipe = read_yaml(PretrainConfig, recipe_text(RECIPE), RECIPE)
+    return {**recipe, "data": data, **({"epochs": "10st"} if quick else {})}
 
 
-def measured(run: str, amount: str, quick: bool) -> list[dict[str, Any]]:
-    """Return the results with this amount of labels, measured now or before."""
+def measured(run: Path, amount: str, quick: bool) -> dict[str, Any]:
+    """Return the results with this amount of labels and the minutes they took, measured now or before."""
     grid = QUICK if quick else AMOUNTS[amount]
-    file = Path(run) / "few_labels" / f"{'-'.join([amount, *grid.values()])}.json"
+    file = run / "few_labels" / f"{'-'.join([amount, *grid.values()])}.json"
     if file.is_file():
-        return list(json.loads(file.read_text()))
+        return dict(json.loads(file.read_text()))
     began = time.perf_counter()
     settings: dict[str, Any] = {"labels": amount, "draws": DRAWS, "baselines": True, **grid}
     found = [result for seed in seeds(amount) for result in scores(run, seed, settings)]
     kept = [{**result, "data": "cifar10"} for result in found if result["metric"] == "top1"]
-    print(f"{amount} of the labels: {(time.perf_counter() - began) / 60:.1f} minutes")
-    write_atomically(file, json.dumps(kept, indent=1) + "\n")
-    return kept
+    part = {"minutes": round((time.perf_counter() - began) / 60, 1), "results": kept}
+    print(f"{amount} of the labels: {part['minutes']} minutes")
+    write_atomically(file, json.dumps(part, indent=1) + "\n")
+    return part
 
 
 def seeds(amount: str) -> range:
@@ -80,7 +84,7 @@ def seeds(amount: str) -> range:
     return range(DRAWS) if amount == "all" else range(1)
 
 
-def scores(run: str, seed: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
+def scores(run: Path, seed: int, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """Return results of frozen and fine-tuned networks; logistic regression has no use for a second seed."""
     protocol = "finetune" if seed else "logistic,finetune"
     found = byol.evaluate(run, protocol=protocol, seed=seed, **settings)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from byol.errors import UserError
 from tests.scenes import write_scenes
 
 Run = Callable[[ModuleType], dict[str, Any]]
@@ -147,5 +148,5 @@ def test_dense(script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPa
     assert json.loads(file.read_text())["rows"] == values["rows"]
     assert [(run / "results.json").read_text() for run in sorted(runs.iterdir())] == results
     module.PRETRAINING |= {"tau": "0.5"}
-    with pytest.raises(SystemExit, match="byol-0 has other settings than this benchmark: move it away"):
+    with pytest.raises(UserError, match=r"byol-0 was started with --tau 0.99, not 0.5: .* move it away"):
         module.main()
