@@ -18,7 +18,7 @@ class View:
     image: Tensor
     """[B,C,S,S] float32."""
     box: Tensor | None
-    """[B,4] x0 y0 x1 y1 of the crop in [0,1] of the source image; None after an affine."""
+    """[B,4] x0 y0 x1 y1 of the crop in [0,1] of the source image; None after an affine, or not asked for."""
     flipped: Tensor
     """[B] bool: mirrored left to right after the crop."""
 

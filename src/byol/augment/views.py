@@ -109,10 +109,13 @@ def made_views(
     return first, second
 
 
-def with_geometry(made: tuple[Tensor, Tensor], draws: tuple[Draw, Draw], images: Tensor) -> tuple[View, View]:
-    """Return what `made_views` made together with where it comes from."""
+def with_geometry(
+    made: tuple[Tensor, Tensor], draws: tuple[Draw, Draw], images: Tensor, boxes: bool = True
+) -> tuple[View, View]:
+    """Return what `made_views` made together with where it comes from; the boxes only where asked for."""
+    height, width = images.shape[-2:]
     first, second = (
-        View(view, drawn.geometric.source_box(*images.shape[-2:]), drawn.geometric.flip)
+        View(view, drawn.geometric.source_box(height, width) if boxes else None, drawn.geometric.flip)
         for view, drawn in zip(made, draws, strict=True)
     )
     return first, second

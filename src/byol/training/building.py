@@ -52,7 +52,8 @@ def build_module(
         synchronize_batch_norms(learner)
     specs, compiled = view_specs(config), use_compile(config)
     if data.images is not None:
-        make_views: nn.Module = ResidentViews(data.images, specs, learner.image_size, plan, compiled)
+        size, boxes = learner.image_size, learner.takes_views
+        make_views: nn.Module = ResidentViews(data.images, specs, size, plan, compiled, boxes=boxes)
     else:
         make_views = StreamedViews(specs, plan, compiled)
     settings = _optimizer_settings(config, durations)

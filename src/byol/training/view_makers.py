@@ -28,13 +28,18 @@ class ResidentViews(nn.Module):
         size: int,
         plan: BatchPlan,
         compiled: bool = False,
+        boxes: bool = False,
     ) -> None:
-        """Hold uint8 images [N,C,H,W]; they move with the module and are in no checkpoint."""
+        """Hold uint8 images [N,C,H,W]; they move with the module and are in no checkpoint.
+
+        Without `boxes` views have none: computing them is a dozen small operations in every step.
+        """
         super().__init__()
         self.register_buffer("images", images, persistent=False)
         self.specs = specs
         self.size = size
         self.plan = plan
+        self.boxes = boxes
         self.make = _OneGraph(made_views, compiled)
 
     def forward(self, batch: Batch) -> tuple[View, View]:
@@ -43,7 +48,7 @@ class ResidentViews(nn.Module):
         images = self.images[batch.images]
         draws = draw_pair(self.specs, images, generator)
         made = self.make(images, draws, self.specs, self.size, columns("imagenet", images))
-        return with_geometry(made, draws, images)
+        return with_geometry(made, draws, images, self.boxes)
 
 
 class StreamedViews(nn.Module):
