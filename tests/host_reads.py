@@ -3,7 +3,9 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 _READS = {
     torch.ops.aten._local_scalar_dense.default,  # .item(), float(), bool()
@@ -11,6 +13,7 @@ _READS = {
     torch.ops.aten.nonzero.default,
     torch.ops.aten.masked_select.default,
 }
+_COPIES = {torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default}
 
 
 class HostReads(TorchDispatchMode):
@@ -21,3 +24,26 @@ class HostReads(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += func in _READS
         return func(*args, **(kwargs or {}))
+
+
+class NoBlockingCopies(TorchDispatchMode):
+    """Refuses the operations inside it that copy between host and GPU and wait for it: `.to` without
+    `non_blocking`, `torch.tensor(..., device="cuda")`, a tensor on the GPU indexed by one that is not there.
+
+    A CPU tensor of no dimensions among others is no copy: it goes along as a number.
+    """
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        tensors = [leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor)]
+        counted = [tensor.device.type for tensor in tensors if tensor.ndim > 0 or func in _COPIES]
+        if len(set(counted)) > 1 and not (func in _COPIES and _goes_on(args, kwargs)):
+            raise AssertionError(f"{func} waits for a copy between {' and '.join(sorted(set(counted)))}")
+        return result
+
+
+def _goes_on(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Say whether a copy does not wait: to the GPU, not blocking. One to the host is never ready by itself."""
+    source = args[1] if len(args) > 1 and isinstance(args[1], Tensor) else args[0]
+    return source.device.type == "cpu" and bool(kwargs.get("non_blocking") or args[2:3] == (True,))

@@ -5,6 +5,8 @@ does a tensor that stands on the wrong device. Backward needs a real device and 
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -13,14 +15,51 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from byol.augment import views
 from byol.augment.presets import PRESETS
+from byol.core.base_learner import Learner
 from byol.core.cifar_resnet import CifarResNet
 from byol.core.learner import BYOL
+from byol.core.pixel_learner import PixelCL
 from byol.data.batches import Batch, BatchPlan
 from byol.training.module import OptimizerSettings, Pretraining
 from byol.training.online_probe import OnlineProbe
 from byol.training.view_makers import ResidentViews, StreamedViews
+from tests.host_reads import NoBlockingCopies
 
 PLAN = BatchPlan(count=64, batch_size=32)
+INSTANCE_METHODS: dict[str, dict[str, Any]] = {
+    "byol": {},
+    "simsiam": {"use_momentum": False},
+    "byol, statistics averaged": {"target_statistics": "average"},
+    "byol, gathered": {"gather_projections": True},
+    "byol, concatenated": {"concatenate_views": True},
+    "byol, simplices": {"simplicial_embeddings": True},
+}
+PIXEL_METHODS: dict[str, dict[str, Any]] = {
+    "pixpro": {"alpha": 0.0},
+    "pixpro with instances": {"alpha": 1.0, "ppm_num_layers": 2},
+    "pixcontrast": {"alpha": 0.0, "use_pixpro": False},
+    "pixcontrast with instances": {"alpha": 1.0, "use_pixpro": False},
+}
+METHODS = (*INSTANCE_METHODS, *PIXEL_METHODS)
+
+
+def learner_of(method: str, normalization: Any = "batch") -> Learner:
+    net = CifarResNet(1, 16)
+    if method in PIXEL_METHODS:
+        settings = {**PIXEL_METHODS[method], "normalization": normalization}
+        return PixelCL(net, 32, "layer3", None, 8, 16, **settings)
+    return BYOL(net, 32, None, 8, 16, normalization=normalization, **INSTANCE_METHODS[method])
+
+
+def module_of(learner: Learner, make_views: nn.Module, optimizer: str = "lars") -> Pretraining:
+    settings = OptimizerSettings(optimizer, 0.1, 1e-4, False, 0, 10)  # type: ignore[arg-type]
+    probe = OnlineProbe(learner.backbone.num_features, 10)
+    return Pretraining(learner, make_views, settings, PLAN, online_probe=probe)
+
+
+def resident(preset: str, learner: Learner) -> ResidentViews:
+    images = torch.zeros(64, 3, 32, 32, dtype=torch.uint8)
+    return ResidentViews(images, PRESETS[preset], 32, PLAN, boxes=learner.takes_views)
 
 
 def moved_to_a_gpu(module: nn.Module) -> None:
@@ -41,13 +80,6 @@ def on_a_gpu(tensor: Tensor) -> Tensor:
     return parameter
 
 
-def module_with(make_views: nn.Module, optimizer: str, normalization: str = "batch") -> Pretraining:
-    learner = BYOL(CifarResNet(1, 16), 32, None, 8, 16, normalization=normalization)
-    settings = OptimizerSettings(optimizer, 0.1, 1e-4, False, 0, 10)
-    probe = OnlineProbe(learner.backbone.num_features, 10)
-    return Pretraining(learner, make_views, settings, PLAN, online_probe=probe)
-
-
 @pytest.fixture
 def no_backward(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(Tensor, "backward", lambda self: None)
@@ -60,16 +92,25 @@ def no_backward(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("normalization", ["batch", "group"])
 def test_a_step_never_waits(preset: str, normalization: str) -> None:
-    images = torch.zeros(64, 3, 32, 32, dtype=torch.uint8)
-    make_views = ResidentViews(images, PRESETS[preset], 32, PLAN)
-    run_a_step(module_with(make_views, "lars", normalization), torch.zeros(32, dtype=torch.int64))
+    learner = learner_of("byol", normalization)
+    run_steps(module_of(learner, resident(preset, learner)), torch.zeros(32, dtype=torch.int64))
+
+
+@pytest.mark.usefixtures("no_backward")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_of_any_method_never_waits(method: str, precision: str) -> None:
+    learner = learner_of(method)
+    module = module_of(learner, resident("small", learner))
+    run_steps(module, torch.zeros(32, dtype=torch.int64), precision)
 
 
 @pytest.mark.usefixtures("no_backward")
 @pytest.mark.parametrize("optimizer", ["lars", "sgd", "adamw"])
-def test_a_step_on_crops_never_waits(optimizer: str) -> None:
+@pytest.mark.parametrize("method", ["byol", "pixpro"])
+def test_a_step_on_crops_never_waits(optimizer: str, method: str) -> None:
     crops = torch.zeros(32, 2, 3, 32, 32, dtype=torch.uint8)
-    run_a_step(module_with(StreamedViews(PRESETS["imagenet"], PLAN), optimizer), crops)
+    run_steps(module_of(learner_of(method), StreamedViews(PRESETS["imagenet"], PLAN), optimizer), crops)
 
 
 def test_waiting_would_be_noticed() -> None:
@@ -77,16 +118,60 @@ def test_waiting_would_be_noticed() -> None:
         float(torch.zeros((), device="cuda"))
 
 
-def run_a_step(module: Pretraining, images: Tensor) -> None:
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda there: torch.tensor([1.0, 2.0], device="cuda"),
+        lambda there: torch.zeros(4).to("cuda"),
+        lambda there: there[torch.arange(2)],
+        lambda there: there.copy_(torch.zeros(4)),
+        lambda there: there.cpu(),
+        lambda there: there.to("cpu", non_blocking=True),
+    ],
+)
+def test_copies_that_wait_would_be_noticed(wait: Any) -> None:
+    with FakeTensorMode():
+        there = torch.zeros(4, device="cuda")
+        with NoBlockingCopies():
+            torch.zeros(4).to("cuda", non_blocking=True)
+            there.copy_(torch.zeros(4), non_blocking=True)
+            there.mul_(torch.tensor(2.0)).add_(1.0)
+            with pytest.raises(AssertionError, match="waits for a copy between cpu and cuda"):
+                wait(there)
+
+
+def run_steps(module: Pretraining, images: Tensor, precision: str = "fp32") -> None:
+    """Take two steps; in the first one, constants may be sent to the GPU."""
     with FakeTensorMode():
         moved_to_a_gpu(module)
         optimizer = module.configure_optimizers()
         labels = torch.empty(PLAN.batch_size, dtype=torch.int64, device="cuda")
         images = torch.empty(images.shape, dtype=images.dtype, device="cuda")
         boxes, flipped = images.new_zeros(32, 2, 4).float(), images.new_zeros(32, 2).bool()  # of crops
-        batch = Batch(0, images, labels, boxes, flipped)
+        for watched in (nullcontext(), NoBlockingCopies()):
+            with watched:
+                take_a_step(module, optimizer, Batch(0, images, labels, boxes, flipped), precision)
+
+
+def take_a_step(module: Pretraining, optimizer: Any, batch: Batch, precision: str) -> None:
+    with in_bf16() if precision == "bf16" else nullcontext():  # the optimizer is outside, as in Lightning
         loss = module.training_step(batch, 0)
-        assert loss.device.type == "cuda"
-        for parameter in (*module.learner.online_parameters(), *module.online_probe.parameters()):
-            parameter.grad = torch.empty_like(parameter)
-        module.optimizer_step(0, 0, optimizer, lambda: loss)
+    assert loss.device.type == "cuda" and loss.dtype == torch.float32
+    latest = module.watch.latest
+    assert latest is not None and (latest.projection.dtype == torch.bfloat16) == (precision == "bf16")
+    assert latest.target.device.type == latest.representation.device.type == "cuda"
+    for parameter in (*module.learner.online_parameters(), *module.online_probe.parameters()):  # type: ignore
+        parameter.grad = torch.empty_like(parameter)
+    module.optimizer_step(0, 0, optimizer, lambda: loss)
+
+
+@contextmanager
+def in_bf16() -> Iterator[None]:
+    """Be `torch.autocast("cuda", torch.bfloat16)`, which turns itself off where there is no GPU."""
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+        torch.clear_autocast_cache()
