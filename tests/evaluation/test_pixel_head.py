@@ -31,14 +31,15 @@ def test_losses_are_those_of_the_upsampled_logits_at_some_pixels() -> None:
     # The first group, all of it void, draws first.
     draws = torch.Generator().manual_seed(2)
     _, (down, across) = [(_some_places(25, 6, draws), _some_places(43, 7, draws)) for _ in range(2)]
-    assert len(down) in (12, 13) and len(across) in (14, 15)
+    rows, columns = range(25)[down], range(43)[across]
+    assert len(rows) in (12, 13) and len(columns) in (14, 15)
     for index, loss in enumerate(found):
         total, count = 0.0, 0
         logits = F.conv2d(maps.double(), heads.weight[index, :, :, None, None].double())
         logits = F.interpolate(logits + heads.bias[index, :, None, None], (25, 43), mode="bilinear")
         for image in range(1, 4):
-            for y in down.tolist():
-                for x in across.tolist():
+            for y in rows:
+                for x in columns:
                     if masks[image, y, x] != VOID:
                         total -= float(logits[image, :, y, x].log_softmax(0)[int(masks[image, y, x])])
                         count += 1
@@ -48,9 +49,9 @@ def test_losses_are_those_of_the_upsampled_logits_at_some_pixels() -> None:
 def test_every_pixel_is_taken_at_some_offset() -> None:
     generator, seen = torch.Generator().manual_seed(0), set()
     for _ in range(40):
-        seen |= {*_some_places(32, 4, generator).tolist()}
+        seen |= {*range(32)[_some_places(32, 4, generator)]}
     assert seen == {*range(32)}
-    assert _some_places(6, 8, generator).tolist() == [*range(6)]  # a map finer than the mask
+    assert range(6)[_some_places(6, 8, generator)] == range(6)  # a map finer than the mask
 
 
 def test_what_a_cell_tells_is_learned_from_its_pixels() -> None:

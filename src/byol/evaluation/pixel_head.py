@@ -136,8 +136,8 @@ def _losses(
         )
         targets = masks[:, down][:, :, across].long()  # [B,r,c]
         logits = heads.logits(maps)  # [L,B,K,h,w]
-        logits = _upsampling(logits.shape[3], masks.shape[1], down).to(logits) @ logits
-        logits = logits @ _upsampling(logits.shape[4], masks.shape[2], across).to(logits).T  # [L,B,K,r,c]
+        logits = _upsampling(logits.shape[3], masks.shape[1], down, logits.device) @ logits
+        logits = logits @ _upsampling(logits.shape[4], masks.shape[2], across, logits.device).T  # [L,B,K,r,c]
         each = F.cross_entropy(
             logits.flatten(0, 1), targets.repeat(len(losses), 1, 1), ignore_index=void, reduction="none"
         )
@@ -146,13 +146,14 @@ def _losses(
     return losses / count.clamp(min=1)
 
 
-def _some_places(side: int, cells: int, generator: torch.Generator) -> Tensor:
+def _some_places(side: int, cells: int, generator: torch.Generator) -> slice:
     """Return every n-th of `side` pixels from a random one of the first n, n being half a cell."""
     distance = max(1, side // cells // 2)
-    return torch.arange(int(torch.randint(distance, (), generator=generator)), side, distance)
+    return slice(int(torch.randint(distance, (), generator=generator)), side, distance)
 
 
-def _upsampling(cells: int, side: int, places: Tensor) -> Tensor:
+def _upsampling(cells: int, side: int, places: slice, device: torch.device) -> Tensor:
     """Return the weights [places,cells] of a map's rows in rows `places` of its bilinear upsampling."""
-    whole = F.interpolate(torch.eye(cells)[None], side, mode="linear", align_corners=False)[0]  # [cells,side]
+    each = torch.eye(cells, device=device)[None]  # [1,cells,cells]
+    whole = F.interpolate(each, side, mode="linear", align_corners=False)[0]  # [cells,side]
     return whole[:, places].T
