@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from byol.training.accelerator_options import AcceleratorOptions
 from byol.training.allocation import memory_kept
 from byol.training.clock import Clock
 from byol.training.loop import Loop
+from byol.training.parting import end_soon_after_error
 from byol.training.processes import agreed, join_processes
 from byol.training.progress import Progress
 
@@ -137,10 +139,8 @@ class BYOLTrainer:
         """
         # Every step seeds torch's global generator; the caller's is given back as it was.
         # Only the CPU's: asking for the GPUs' would start work on every one of them.
-        with torch.random.fork_rng(devices=[]), memory_kept():
+        with torch.random.fork_rng(devices=[]), memory_kept(), self._among_others():
             self._train()
-        if self.process.count > 1:
-            dist.barrier()  # what the first process wrote is there for all
 
     def state_dict(self) -> dict[str, Any]:
         """Return what going on needs: both networks, the predictor, the optimizer, the step, the seed."""
@@ -177,6 +177,18 @@ class BYOLTrainer:
             return self.byol
         on_gpu = self.process.device.type == "cuda"
         return DistributedDataParallel(self.byol, device_ids=[self.process.device] if on_gpu else None)
+
+    @contextmanager
+    def _among_others(self) -> Iterator[None]:
+        """Go on together with the other processes after training; after an error, without them."""
+        try:
+            yield
+            if self.process.count > 1:
+                dist.barrier()  # what the first process wrote is there for all
+        except BaseException:
+            if self.process.count > 1:
+                end_soon_after_error()
+            raise
 
     def _train(self) -> None:
         progress, clock = Progress(self.num_train_steps), Clock()

@@ -11,8 +11,9 @@ from lightning.pytorch.strategies import DDPStrategy
 from byol.errors import UserError
 from byol.rundir import RunDirectory
 from byol.training.errors import LostProcessError
+from byol.training.parting import end_soon_after_error, leave, leave_at_exit
 from byol.training.process_watch import ProcessWatch, StartedProcesses, connect, inherited_connection
-from byol.training.processes import Launch, command_again, leave_at_exit
+from byol.training.processes import Launch, command_again
 
 # Processes that this one starts run the same command; they must not choose another folder.
 RUN_PATH_VARIABLE = "BYOL_RUN_PATH"
@@ -81,9 +82,8 @@ class Companions(L.Callback):
         """Let the others know that this process is through with the run; those started here end with it."""
         self.watch.finish()
         if self.started is not None:
+            leave()  # they do so when they end; this process goes on, alone
             self.started.wait()
-            if dist.is_initialized():  # this process goes on, alone
-                dist.destroy_process_group()
 
     def cause(self, error: BaseException) -> LostProcessError | None:
         """Return the end of another process, where an error comes from that."""
@@ -96,6 +96,8 @@ class Companions(L.Callback):
         self.watch.part()
         if self.started is not None:
             self.started.kill()
+        if dist.is_initialized():
+            end_soon_after_error()
 
     @property
     def tells(self) -> bool:

@@ -4,7 +4,6 @@
 joined by Lightning. `BYOLTrainer` takes part in what torchrun or `accelerate launch` started.
 """
 
-import atexit
 import os
 import sys
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ import torch.distributed as dist
 
 from byol.config import PretrainConfig
 from byol.errors import UserError
+from byol.training.parting import leave_at_exit
 
 
 @dataclass(frozen=True)
@@ -145,12 +145,6 @@ def agreed(number: int, process: Process) -> int:
     return int(shared)
 
 
-def leave_at_exit() -> None:
-    """Part in order when the program ends: NCCL complains about a group that is still there then, and
-    gloo's threads can abort the process."""
-    atexit.register(_leave)
-
-
 def _devices_here(config: PretrainConfig) -> int:
     return (torch.cuda.device_count() or 1) if config.devices == "auto" else int(config.devices)
 
@@ -183,8 +177,3 @@ def _own_device(cpu: bool) -> torch.device:
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)
-
-
-def _leave() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
