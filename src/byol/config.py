@@ -146,7 +146,8 @@ class PretrainConfig:
     precision: Precision = "fp32"
     """fp32, or bf16 (mixed: weights and statistics stay fp32)."""
     compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile; auto is off on a CPU or without a compiler."""
+    """torch.compile; auto is off on a CPU, where a compiler, Triton or Python's header files are missing, and
+    for networks whose batch statistics are synchronised between GPUs."""
     num_workers: int | None = None
     """Processes that decode images, for data that does not stay in memory. Default: one less than
     the cores, at most 8."""

@@ -58,6 +58,7 @@ def build_module(
         make_views = StreamedViews(specs, plan, compiled)
     settings = _optimizer_settings(config, durations)
     probe = _online_probe(data, learner) if config.online_probe else None
+    compiled = compiled and (config.compile == "on" or _is_one_graph(learner))
     return Pretraining(learner, make_views, settings, plan, compiled, probe), architecture
 
 
@@ -89,6 +90,12 @@ def save_initial_weights(run: RunDirectory, module: Pretraining) -> None:
     """Keep the weights of step 0: the random-init baseline is evaluated on them."""
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     save_weights(module.learner.backbone.net, run.initial_weights)
+
+
+def _is_one_graph(learner: Learner) -> bool:
+    """Say whether torch.compile takes the networks whole: at every synchronised batch norm it breaks off
+    (pytorch issue 161302), and what is left between two of them gains nothing."""
+    return not any(isinstance(module, nn.SyncBatchNorm) for module in learner.modules())
 
 
 def _named_backbone(config: PretrainConfig) -> tuple[nn.Module, dict[str, Any]]:

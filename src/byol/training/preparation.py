@@ -3,7 +3,9 @@
 import hashlib
 import os
 import shutil
+import sysconfig
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -171,11 +173,25 @@ def worker_count(config: PretrainConfig) -> int:
 
 
 def use_compile(config: PretrainConfig) -> bool:
-    """Say whether to compile the step: never on a CPU unless asked to, nor without a C compiler."""
-    has_compiler = any(shutil.which(name) for name in ("cc", "gcc", "clang", "cl"))
-    if config.compile == "on" and not has_compiler:
-        raise UserError("--compile on needs a C compiler (gcc or clang); --compile auto does without")
-    return config.compile == "on" or (config.compile == "auto" and has_compiler and torch.cuda.is_available())
+    """Say whether to compile the step: never on a CPU unless asked to, nor where something is missing."""
+    missing = _missing_for_compiling()
+    if config.compile == "on" and missing:
+        raise UserError(f"--compile on needs {missing}; --compile auto does without")
+    return config.compile == "on" or (config.compile == "auto" and not missing and torch.cuda.is_available())
+
+
+def _missing_for_compiling() -> str | None:
+    """Return what torch.compile needs and does not find; it would tell so in the middle of the first step."""
+    if not any(shutil.which(name) for name in ("cc", "gcc", "clang", "cl")):
+        return "a C compiler (gcc or clang)"
+    headers = (sysconfig.get_path("include"), sysconfig.get_config_var("INCLUDEPY"))  # on Debian they differ
+    if not any(Path(folder, "Python.h").is_file() for folder in headers if folder):
+        return "Python's header files (python3-dev)"
+    if torch.cuda.is_available() and find_spec("triton") is None:
+        return "Triton (pip install triton)"
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < (7, 0):
+        return "a GPU of compute capability 7.0 or more"
+    return None
 
 
 def _optimizer_defaults(config: PretrainConfig, steps_per_epoch: int) -> LengthPreset:

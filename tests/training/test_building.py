@@ -1,0 +1,85 @@
+"""What a run is built of: compiled where that can be and gains something, with boxes where they are used."""
+
+import shutil
+import sysconfig
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from byol.config import PretrainConfig
+from byol.data.batches import BatchPlan
+from byol.data.images import TensorImages
+from byol.errors import UserError
+from byol.training import preparation
+from byol.training.building import build_module
+from byol.training.preparation import Lengths, PreparedData, resolve, use_compile
+
+MISSING = {
+    "a C compiler": (shutil, "which", lambda name: None),
+    "Python's header files": (sysconfig, "get_path", lambda name: "/nowhere"),
+    "Triton": (preparation, "find_spec", lambda name: None),
+    "compute capability": (torch.cuda, "get_device_capability", lambda: (6, 1)),
+}
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine with a GPU and all that compiling for it needs."""
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (8, 0))
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda name: None)
+    monkeypatch.setattr(preparation, "find_spec", lambda name: name)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("what", MISSING)
+def test_without_something_that_it_needs_nothing_is_compiled(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on, auto, off = (PretrainConfig(compile=choice) for choice in ("on", "auto", "off"))  # type: ignore
+    assert use_compile(on) and use_compile(auto) and not use_compile(off)
+    monkeypatch.setattr(*MISSING[what])
+    assert not use_compile(auto) and not use_compile(off)
+    with pytest.raises(UserError, match=f"--compile on needs .*{what}"):
+        use_compile(on)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(
+    ("settings", "networks"),
+    [({}, False), ({"compile": "on"}, True), ({"normalization": "group"}, True)],
+)
+def test_synchronised_batch_norms_leave_nothing_to_compile(settings: dict[str, Any], networks: bool) -> None:
+    for processes in (1, 2):
+        module = module_of(BatchPlan(64, 32, processes=processes), settings)
+        assert module.compiled == (networks or processes == 1)
+        assert (module.learner.online._compiled_call_impl is not None) == module.compiled
+        assert module.make_views.make.compiled is not module.make_views.make.plain
+
+
+@pytest.mark.parametrize("method", ["byol", "simsiam", "pixpro", "pixcontrast"])
+def test_views_have_boxes_for_learners_that_ask_for_them(method: str) -> None:
+    """The same images from the same random numbers, and the same mirroring, with boxes or without."""
+    plan = BatchPlan(64, 32)
+    module = module_of(plan, {"method": method})
+    batch: Any = SimpleNamespace(position=1, images=plan.indices(1))
+    views = module.make_views(batch)
+    assert all((view.box is not None) == (method in ("pixpro", "pixcontrast")) for view in views)
+    module.make_views.boxes = True
+    for view, same in zip(views, module.make_views(batch), strict=True):
+        assert same.box is not None and same.box.shape == (32, 4)
+        assert torch.equal(view.image, same.image) and torch.equal(view.flipped, same.flipped)
+
+
+def module_of(plan: BatchPlan, settings: dict[str, Any]) -> Any:
+    images = torch.arange(64 * 3 * 16 * 16).mul(37).remainder(256).byte().view(64, 3, 16, 16)
+    held = TensorImages(images)
+    data = PreparedData("some", held, TensorImages(images[:0]), held, images, 3, ())
+    config = PretrainConfig(backbone="resnet8_16", batch_size=32, preset="small", **settings)
+    return build_module(resolve(config, data), data, plan, Lengths(4, 1, 1, 0, 0, 0), None, None)[0]
