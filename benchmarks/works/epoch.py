@@ -47,6 +47,7 @@ def byol_run(options: argparse.Namespace, data: Any, out: Path) -> Answer:
         data,
         net,
         out=str(out),
+        devices=1,
         image_size=options.size,
         preset=options.preset,
         batch_size=options.batch,

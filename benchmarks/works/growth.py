@@ -40,6 +40,7 @@ def trained(count: int, steps: int) -> dict[str, float]:
             images,
             net,
             out=f"{folder}/run",
+            devices=1,
             image_size=32,
             preset="small",
             batch_size=BATCH,
