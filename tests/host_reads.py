@@ -44,6 +44,6 @@ class NoBlockingCopies(TorchDispatchMode):
 
 
 def _goes_on(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Say whether a copy does not wait: one to the GPU, not blocking. One to the host always does."""
+    """Say whether a copy does not wait: to the GPU, not blocking. One to the host waits always."""
     source = args[1] if len(args) > 1 and isinstance(args[1], Tensor) else args[0]
     return source.device.type == "cpu" and bool(kwargs.get("non_blocking") or args[2:3] == (True,))
