@@ -15,7 +15,7 @@ from byol.settings import flag, settings_from
 
 
 def pretrained(run: RunDirectory, settings: dict[str, Any]) -> None:
-    """Train to the end: from the start, also where nothing was saved, or from the last checkpoint.
+    """Train to the end in one process: from the start (also where nothing was saved) or the last checkpoint.
 
     Raises:
         UserError: the run was started with other settings.
@@ -24,9 +24,9 @@ def pretrained(run: RunDirectory, settings: dict[str, Any]) -> None:
         check_settings(run, settings)
         run.remove_unless_saved()
     if run.last_checkpoint.is_file():
-        byol.pretrain(resume=run.path)
+        byol.pretrain(resume=run.path, devices="1")
     else:
-        byol.pretrain(**settings, out=str(run.path))
+        byol.pretrain(**{**settings, "devices": "1"}, out=str(run.path))
 
 
 def check_settings(run: RunDirectory, settings: dict[str, Any]) -> None:

@@ -149,8 +149,8 @@ class PretrainConfig:
     """torch.compile; auto is off on a CPU, where a compiler, Triton or Python's header files are missing, and
     for networks whose batch statistics are synchronised between GPUs."""
     num_workers: int | None = None
-    """Processes that decode images, for data that does not stay in memory. Default: one less than
-    the cores, at most 8."""
+    """Processes that decode images for each one that trains, of data that does not stay in memory.
+    Default: one less than its share of the cores, at most 16."""
     on_error: Literal["stop", "skip"] = "stop"
     """What to do about an unreadable image: stop, or leave it out and report it."""
     data_dir: str = "./datasets"

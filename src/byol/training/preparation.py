@@ -22,6 +22,7 @@ from byol.data.splits import holdout_split
 from byol.duration import Duration
 from byol.errors import UserError
 from byol.optim.length_presets import PIXEL_PRESET, LengthPreset, preset_for
+from byol.training.processes import launch_of
 from byol.types import ImageSet
 
 Data = str | Dataset[Any] | Tensor
@@ -166,10 +167,17 @@ def _default_warmup(config: PretrainConfig, steps_per_epoch: int, total: int) ->
 
 
 def worker_count(config: PretrainConfig) -> int:
-    """Return how many processes decode images."""
+    """Return how many processes decode images for each one that trains: those of a machine share its cores."""
     if config.num_workers is not None:
         return config.num_workers
-    return max(1, min(8, (os.cpu_count() or 2) - 1))
+    return max(1, min(16, available_cores() // launch_of(config).devices - 1))
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use: under SLURM or in a container not all of the machine's."""
+    if hasattr(os, "sched_getaffinity"):  # not on every system
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 2
 
 
 def use_compile(config: PretrainConfig) -> bool:
