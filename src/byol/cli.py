@@ -72,14 +72,14 @@ def _run(words: list[str]) -> int:
 def _demo(words: list[str]) -> int:
     from byol.config import DemoConfig
 
-    config = _flags(DemoConfig, words, "byol demo [flags]")
-    if config is None:
+    settings = _flags(DemoConfig, words, "byol demo [flags]")
+    if settings is None:
         return 0
     from byol.reporting.demonstration import demo
     from byol.training.errors import Interrupted
 
     try:
-        demo(config.out, config.seed)
+        demo(**settings)
     except Interrupted as stopped:
         print(f"byol: {stopped}", file=sys.stderr)
         return stopped.exit_status
@@ -132,15 +132,14 @@ def _layered(flags: dict[str, str]) -> dict[str, Any]:
 def _evaluate(words: list[str]) -> int:
     from byol.config import EvaluateConfig
 
-    config = _flags(EvaluateConfig, words, "byol evaluate RUN|BUNDLE|FILE|NETWORK [flags]")
-    if config is None:
+    settings = _flags(EvaluateConfig, words, "byol evaluate RUN|BUNDLE|FILE|NETWORK [flags]")
+    if settings is None:
         return 0
     from byol.evaluation.outputs import outputs_of
     from byol.evaluation.results import print_table, shown_metrics
     from byol.evaluation.run import evaluate
 
-    settings = {name: value for name, value in vars(config).items() if name != "debug"}
-    results = evaluate(**settings)
+    results, config = evaluate(**settings), EvaluateConfig(**settings)
     for metric in shown_metrics(results, config.metric):
         print_table(results, metric)
     outputs = outputs_of(config)
@@ -153,12 +152,11 @@ def _evaluate(words: list[str]) -> int:
 def _embed(words: list[str]) -> int:
     from byol.config import EmbedConfig
 
-    config = _flags(EmbedConfig, words, "byol embed RUN|BUNDLE|FILE --out FILE [flags]")
-    if config is None:
+    settings = _flags(EmbedConfig, words, "byol embed RUN|BUNDLE|FILE --out FILE [flags]")
+    if settings is None:
         return 0
     from byol.evaluation.embedding import embed
 
-    settings = {name: value for name, value in vars(config).items() if name != "debug"}
     print(f"vectors: {embed(**settings)}")
     return 0
 
@@ -181,8 +179,8 @@ def _recipes(words: list[str]) -> int:
     return 0
 
 
-def _flags(kind: Any, words: list[str], usage: str) -> Any:
-    """Return a command's settings, or None after printing its help."""
+def _flags(kind: Any, words: list[str], usage: str) -> dict[str, Any] | None:
+    """Return the settings that were given, but for --debug; None after printing the command's help."""
     from byol.settings import help_text, read_flags, settings_from
 
     if _asks_for_help(words):
@@ -193,7 +191,8 @@ def _flags(kind: Any, words: list[str], usage: str) -> Any:
         if name in kind.__dataclass_fields__ and name not in flags and _is_required(kind, name):
             missing = "the run, bundle or weights file" if name == "target" else "--out"
             raise UserError(f"{missing} is missing: {usage}")
-    return settings_from(kind, flags)
+    config = settings_from(kind, flags)
+    return {name: getattr(config, name) for name in flags if name != "debug"}
 
 
 def _is_required(kind: Any, name: str) -> bool:

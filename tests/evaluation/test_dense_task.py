@@ -92,6 +92,16 @@ def test_too_few_images_for_a_set_of_choice_are_refused() -> None:
     assert len(divide_dense(Source("x", scenes(6), scenes(4)), 0.1).choice) == 1
 
 
+def test_where_nothing_is_chosen_no_images_of_choice_are_needed_or_read() -> None:
+    task = divide_dense(Source("x", scenes(5), scenes(4)), 0.1, chooses=False)
+    assert (len(task.train), len(task.choice), len(task.scored)) == (5, 0, 4)
+    divide_dense(Source("x", scenes(10), scenes(4), validation=blank(4)), 0.1, chooses=False)
+    kept, all_read = (divide_dense(Source("x", scenes(20), scenes(4)), 0.1, chooses=c) for c in (False, True))
+    assert [*kept.train.keys] == [*all_read.train.keys]
+    with pytest.raises(UserError, match="nothing to score"):
+        divide_dense(Source("x", scenes(5)), 0.0, chooses=False)
+
+
 def test_images_stay_in_memory() -> None:
     big = TensorImages(torch.zeros(4, 3, 180, 240, dtype=torch.uint8), masks=torch.zeros(4, 180, 240).byte())
     task = divide_dense(Source("x", Subset(big, [0, 1, 2, 3]), big), 0.25)

@@ -53,6 +53,15 @@ def test_a_run_with_baselines(make_run: MakeRun, make_net: MakeNet) -> None:
     assert splits == ["digits-1-draw0-seed0.json", "digits-1-draw1-seed0.json"]
 
 
+def test_draws_beside_all_labels_are_told_to_change_nothing(
+    make_run: MakeRun, make_net: MakeNet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, message = make_run(), "--draws changes nothing: no labels are drawn where all are used\n"
+    for settings, told in (({"draws": 5}, message), ({}, ""), ({"draws": 2, "labels": "all,1"}, "")):
+        evaluate(run.path, net=make_net(), protocol="knn", device="cpu", **settings)
+        assert capsys.readouterr().err == told
+
+
 def test_results_repeat_and_are_appended(make_run: MakeRun, make_net: MakeNet) -> None:
     run = make_run()
     torch.manual_seed(1)

@@ -90,6 +90,9 @@ def test_a_named_network_gives_the_very_predictions_and_the_same_record(
         record["settings"] = {**origin, **record["settings"]}
     assert [{**record, "seconds": 0} for record in again] == [{**r, "seconds": 0} for r in expected]
     assert "finetune" in capsys.readouterr().out
+    assert main([*words, "--out", str(tmp_path / "again.json"), "--protocol", "knn,logistic"]) == 2
+    error = capsys.readouterr().err
+    assert "--protocol does not go with" in error and error.count("\n") == 1
 
     images, labels = tensors(digits)
     assert fitted[0].predictions is not None
@@ -251,7 +254,10 @@ def test_what_does_not_suit_a_saved_network_is_refused(
         ({"data": images}, "no labels"),
         ({"data": None}, "name them with --data"),
         ({"protocol": "knn"}, "--protocol does not go with .*scored as it is"),
+        ({"protocol": "knn,logistic"}, "--protocol does not go with"),  # the default, which is none here
         ({"labels": "5"}, "--labels does not go with"),
+        ({"labels": "all"}, "--labels does not go with"),
+        ({"draws": 5}, "--draws does not go with"),
         ({"baselines": True}, "--baselines does not go with"),
         ({"save_networks": True}, "--save-networks does not go with"),
         ({"backbone": "resnet18"}, "--backbone does not go with"),

@@ -170,3 +170,13 @@ def test_a_rate_that_diverges_is_null_in_the_record(run: RunDirectory, make_net:
         raise AssertionError(text)
 
     json.loads(run.results_file.read_text(), parse_constant=refuse)
+
+
+def test_patch_knn_needs_no_images_to_choose_on(make_run: MakeRun, make_net: MakeNet, tmp_path: Path) -> None:
+    folder = write_scenes(tmp_path / "few", train=5, test=4)
+    backbone = Backbone(make_net(1, 3), 24, channels=3, preprocess=PREPROCESS)
+    run = make_run(backbone=backbone, data=f"hf:{folder}", data_dir=str(tmp_path / "downloads"))
+    results = evaluate(run.path, net=make_net(0, 3), protocol="patch_knn", device="cpu")
+    assert [result.metric for result in results] == ["miou", "pixel_accuracy"]
+    with pytest.raises(UserError, match="none is left to choose"):
+        evaluate(run.path, net=make_net(0, 3), protocol="patch_knn,segmentation", device="cpu")

@@ -23,7 +23,7 @@ class DenseTask:
     train: ImageSet
     """What is fitted."""
     choice: ImageSet
-    """What settings are chosen on."""
+    """What settings are chosen on; may be empty where nothing chooses."""
     chosen_on: str
     """The name of `choice`: validation or holdout."""
     scored: ImageSet
@@ -39,9 +39,13 @@ def masks_of(images: ImageSet) -> Masks:
 
 
 def divide_dense(
-    source: Source, holdout: float, names: tuple[str, ...] | None = None, void: int | None = None
+    source: Source,
+    holdout: float,
+    names: tuple[str, ...] | None = None,
+    void: int | None = None,
+    chooses: bool = True,
 ) -> DenseTask:
-    """Divide a source with masks, and check all of them.
+    """Divide a source with masks, and check all that are read.
 
     With masks in the test split, that is scored; without, the hold-out is. Settings are chosen on the
     validation split; where there is none, on the run's hold-out (10 % of train where the run kept none)
@@ -52,10 +56,12 @@ def divide_dense(
         holdout: what the run held out, as `holdout_split` takes it.
         names: of the classes; None: those of a well-known set, or one for each number in train.
         void: the number of pixels that do not count; None: of a well-known set, or 255.
+        chooses: settings are chosen. Else the images for that are divided off all the same, so that a number
+            does not depend on what else is asked for, but not read, and there may be none.
 
     Raises:
-        UserError: there are no masks; one of the three sets is empty, or all of it is void; a mask and its
-            image differ in size; a mask holds a number that is no class.
+        UserError: there are no masks; one of the sets that are read is empty, or all of it is void; a mask
+            and its image differ in size; a mask holds a number that is no class.
     """
     if source.train.masks is None:
         raise UserError(
@@ -71,22 +77,29 @@ def divide_dense(
         choice, chosen_on = source.validation, "validation"
     else:
         train, choice = _divided(train, (holdout or HOLDOUT) if has_test else HOLDOUT)
-    _refuse_empty(source.name, train, choice, scored)
+    _refuse_empty(source.name, train, choice if chooses else None, scored)
     classes = classes_in(source.name, (source.train,), names, void)
-    train, choice, scored = (in_memory(images, LARGEST_SIDE) for images in (train, choice, scored))
     split = "test" if has_test else "holdout"
-    for name, images in (("train", train), (chosen_on, choice), (split, scored)):
-        check_masks(images, classes, f"{name} masks of {source.name}")
+    train = _checked(train, classes, f"train masks of {source.name}")
+    if chooses:
+        choice = _checked(choice, classes, f"{chosen_on} masks of {source.name}")
+    scored = _checked(scored, classes, f"{split} masks of {source.name}")
     return DenseTask(source.name, train, choice, chosen_on, scored, split, classes)
 
 
-def _refuse_empty(data: str, train: ImageSet, choice: ImageSet, scored: ImageSet) -> None:
+def _checked(images: ImageSet, classes: PixelClasses, name: str) -> ImageSet:
+    images = in_memory(images, LARGEST_SIDE)
+    check_masks(images, classes, name)
+    return images
+
+
+def _refuse_empty(data: str, train: ImageSet, choice: ImageSet | None, scored: ImageSet) -> None:
     if len(scored) == 0:
         raise UserError(
             f"{data} has no test split and nothing is held out of train: there is nothing to score "
             "(add a test split, or more images)"
         )
-    if len(choice) == 0:
+    if choice is not None and len(choice) == 0:
         raise UserError(
             f"{data} has no validation split, and of {len(train)} train images none is left to choose "
             "settings on: add a validation split, or more images"

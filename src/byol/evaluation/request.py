@@ -55,6 +55,11 @@ class Request:
         """Whether masks are what is judged by."""
         return self.protocols[0] in DENSE
 
+    @property
+    def chooses(self) -> bool:
+        """Whether a protocol that judges by masks chooses settings; patch_knn fits nothing."""
+        return "segmentation" in self.protocols
+
     def selections(self) -> list[tuple[str | int, int | None]]:
         """Return every amount of labels with each of its draws; None is the only one of all labels."""
         return [

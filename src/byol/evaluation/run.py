@@ -1,7 +1,7 @@
 """`byol evaluate`: from a run directory, a bundle or a weights file to records of results.json."""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -56,7 +56,7 @@ def evaluate(
             is measured; what was measured by then stays recorded.
     """
     config = command_settings(EvaluateConfig, target, data, settings)
-    work = _prepared(config, data, net)
+    work = _prepared(config, settings, data, net)
     results: list[Result] = []
     reports = work.outputs.reports
     with tracked(work.config, work.run) as log:
@@ -84,10 +84,16 @@ class _Work:
     outputs: Outputs
 
 
-def _prepared(config: EvaluateConfig, data: Data | None, net: nn.Module | None) -> _Work:
+def _prepared(
+    config: EvaluateConfig, given: Collection[str], data: Data | None, net: nn.Module | None
+) -> _Work:
+    """Open and check everything; `given` are the names of the settings that the user wrote."""
     if has_classifier(config.target):
+        check_settings(config, given)
         return _examining(config, data, net)
     request = parsed_request(config)
+    if "draws" in given and request.amounts == ("all",):
+        print("--draws changes nothing: no labels are drawn where all are used", file=sys.stderr)
     return (_segmenting if request.dense else _measuring)(config, request, data, net)
 
 
@@ -97,7 +103,7 @@ def _segmenting(config: EvaluateConfig, request: Request, data: Data | None, net
     if config.baselines and (reason := opened.no_random_init):
         print(f"no random-init among the baselines: {reason}", file=sys.stderr)
     opened.backbone.prepare_feature_map()  # raises where the network gives none
-    task = divide_dense(source, opened.holdout(data), request.classes, request.void)
+    task = divide_dense(source, opened.holdout(data), request.classes, request.void, request.chooses)
     representations = [_trained(opened)]
     if config.baselines and not opened.no_random_init:
         representations.append(_untrained(opened, task.train, machine))
@@ -146,7 +152,6 @@ def _measuring(config: EvaluateConfig, request: Request, data: Data | None, net:
 
 
 def _examining(config: EvaluateConfig, data: Data | None, net: nn.Module | None) -> _Work:
-    check_settings(config)
     outputs, machine = outputs_of(config), _machine(config)
     classifier = load_classifier(config.target, net)
     lesson = classifier.lesson

@@ -2,8 +2,8 @@
 
 import time
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from functools import partial
 
 from byol.augment.evaluation import Preprocess
@@ -27,12 +27,16 @@ _MEANINGFUL = (
 """Settings that do not concern training, nor the building of the network."""
 
 
-def check_settings(config: EvaluateConfig) -> None:
-    """Raise UserError for a setting that has nothing to say about a network which is scored as it is."""
-    for field in fields(config):
-        if field.name not in _MEANINGFUL and getattr(config, field.name) != field.default:
+def check_settings(config: EvaluateConfig, given: Collection[str]) -> None:
+    """Raise UserError for a given setting that has nothing to say about a network which is scored as it is.
+
+    Its default is none either: what was learned, and of which labels, is the network's own.
+    """
+    for name in given:
+        value = getattr(config, name)
+        if name not in _MEANINGFUL and value is not None and value is not False:
             raise UserError(
-                f"{flag(field.name)} does not go with '{config.target}': "
+                f"{flag(name)} does not go with '{config.target}': "
                 "a network with its classifier is scored as it is"
             )
 
