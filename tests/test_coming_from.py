@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,7 @@ import byol
 from byol.augment.presets import PRESETS
 from byol.augment.view_settings import view_specs_of
 from byol.cli import main
-from byol.config import EmbedConfig, EvaluateConfig, PretrainConfig
 from byol.rundir import RunDirectory
-from byol.settings import flag
 from tests.named_sets import random_images, write_cifar10, write_emnist, write_stl10
 from tests.test_tracking import OFFLINE, server  # noqa: F401 - a fixture
 
@@ -64,33 +62,6 @@ LEFT_OUT = {
 }
 # How many blocks and commands in the text each README has: what the test below must find.
 DOCUMENTED = {"000": 8, "001": 4, "002": 12, "003": 2, "004": 2}
-# Every option that these systems document, or have.
-OPTIONS = {
-    "000": """--image_size --learning_rate --batch_size --num_epochs --checkpoint_epochs --dataset_dir
-        --num_workers --nodes --gpus --nr --resnet_version --model_path net hidden_layer projection_size
-        projection_hidden_size augment_fn moving_average_decay""",
-    "001": """batch_size num_workers using_pixpro num_of_gpus image_folder_path backbone hidden_layer_pixel
-        image_size hidden_layer_instance projection_size projection_hidden_size augment_fn augment_fn2
-        prob_rand_hflip moving_average_decay ppm_num_layers ppm_gamma distance_thres similarity_temperature
-        alpha use_pixpro cutout_ratio_range cutout_interpolate_mode coord_cutout_interpolate_mode
-        len_dataloader sync_batchnorm max_epochs gather""",
-    "002": """net image_size hidden_layer projection_size projection_hidden_size augment_fn augment_fn2
-        moving_average_decay use_momentum sync_batchnorm use_simplicial_embeddings sem_num_simplices
-        sem_simplex_dim sem_temperature return_embedding return_projection update_moving_average
-        reset_moving_average learning_rate dataset num_train_steps batch_size optimizer_klass
-        checkpoint_every checkpoint_folder byol_kwargs optimizer_kwargs accelerator_kwargs MockDataset
-        --image_folder""",
-    "003": """base_model image_size projection_hidden_size projection_size moving_avg_decay get_embedding
-        update_target_network model train_dl optimizer epochs device SimCLR_Transforms normalize""",
-    "004": """--run-type --model-output-folder-path --dataset-path --dataset-type --model-path --num-workers
-        --gpu --mlflow-tracking-uri --mlflow-experiment-name --mlflow-run-id --resume-training
-        --model-param-file-path --run-param-file-path --seed encoder_model num_projection_layers
-        projection_size input_height input_width projection_hidden_layer_size base_ema_tau name batch_size
-        num_epochs checkpoint_every percent_data_to_use cosine_annealing warmup_epochs optimiser_params
-        augmentation_params learning_rate momentum freeze_encoder percent_train_to_use_as_val
-        validate_every num_classes print_every""",
-}
-
 # Flags and what becomes of their values; those of the second and third kind are added where they are missing.
 SMALLER_WORDS = {"--image-size": "32", "--num-workers": "0", "--backbone-every": "1st", "--nnodes": "1"}
 SMALLER_PRETRAINING = {
@@ -319,29 +290,6 @@ def test_the_readmes_code_is_on_the_page(system: str) -> None:
     theirs = [text for text in theirs if not text.startswith(tuple(map(run_together, LEFT_OUT)))]
     missing = [text for text in theirs if not any(text in block for block in ours)]
     assert not missing
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_no_option_is_left_out(system: str) -> None:
-    table = section(system).split("| option |")[1]
-    first_column = " ".join(row.split("|")[1] for row in table.splitlines()[1:] if row.startswith("|"))
-    assert not set(OPTIONS[system].split()) - set(re.findall(r"[\w-]+", first_column))
-
-
-def test_every_flag_on_the_page_exists() -> None:
-    known = {flag(f.name) for kind in (PretrainConfig, EvaluateConfig, EmbedConfig) for f in fields(kind)}
-    known |= {"--resume", "--config", "--recipe"}
-    foreign = {"--node-rank", "--nnodes", "--nproc-per-node", "--master-addr", "--master-port"}
-    foreign |= {"--multi_gpu", "--num_processes"}
-    for system in SYSTEMS:
-        commands = " ".join(block.text for _, right in pairs(system) for block in right)
-        third = " ".join(
-            row.split("|")[3]
-            for row in section(system).splitlines()
-            if row.startswith("|") and "---" not in row
-        )
-        used = set(re.findall(r"--[a-z][\w-]*", commands + third))
-        assert used - foreign <= known, used - foreign - known
 
 
 @pytest.mark.slow
