@@ -14,6 +14,7 @@ Precision = Literal["fp32", "bf16"]
 Normalization = Literal["batch", "group"]
 TargetStatistics = Literal["own", "copy", "average"]
 Stem = Literal["small", "strided", "standard"]
+InputNormalization = Literal["imagenet", "timm", "none"]
 _MEANT_FOR: dict[str, tuple[Method, ...]] = {
     "instance_weight": PIXEL_METHODS,
     "positive_distance": PIXEL_METHODS,
@@ -47,6 +48,10 @@ class PretrainConfig:
     backbone_weights: str | None = None
     """Weights to start from: a file with a state dict (.safetensors, .pt, .pth), or timm for its own
     pretrained ones. Default: random."""
+    normalize: InputNormalization | None = None
+    """Mean and standard deviation by which pixels are normalised: imagenet; timm = those that timm's weights
+    for the network were trained with; none leaves them in [0,1]. Default: timm with --backbone-weights
+    timm, else imagenet."""
     stem: Stem | None = None
     """First layers of a ResNet: small = 3x3 stride 1, strided = 3x3 stride 2, standard = 7x7 stride 2
     and max-pool. Default: small below 112 pixels, else standard."""
@@ -243,8 +248,8 @@ class EvaluateConfig:
     """Of a weights file: first layers of its ResNet."""
     preset: PresetName | None = None
     """Of a weights file: augmentations of its training, which decide how images are preprocessed."""
-    normalize: Literal["imagenet", "none"] | None = None
-    """Of a weights file: how its training normalised pixels; none leaves them in [0,1]. Default: imagenet."""
+    normalize: InputNormalization | None = None
+    """Of a weights file: how its training normalised pixels, as for pretrain. Default: imagenet."""
     logger: Literal["none", "mlflow"] = "none"
     """mlflow: record the results as a run nested under the pretraining run's."""
     tracking_uri: str | None = None
@@ -287,8 +292,8 @@ class EmbedConfig:
     """Of a weights file: first layers of its ResNet."""
     preset: PresetName | None = None
     """Of a weights file: augmentations of its training, which decide how images are preprocessed."""
-    normalize: Literal["imagenet", "none"] | None = None
-    """Of a weights file: how its training normalised pixels; none leaves them in [0,1]. Default: imagenet."""
+    normalize: InputNormalization | None = None
+    """Of a weights file: how its training normalised pixels, as for pretrain. Default: imagenet."""
     debug: bool = False
     """Show the traceback of an error."""
 

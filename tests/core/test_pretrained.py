@@ -5,6 +5,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from byol.augment.views import normalized
+from byol.core.input_normalization import input_normalization
 from byol.core.named_backbone import build_backbone
 from byol.errors import UserError
 
@@ -53,6 +55,29 @@ def test_a_vision_transformer_keeps_them_at_another_size(published: dict[str, di
     backbone, _ = build_backbone("test_vit", 64, pretrained=True)
     assert torch.equal(first_convolution(backbone.net), theirs.patch_embed.proj.weight)
     assert backbone.eval()(torch.rand(2, 3, 64, 64)).shape == (2, backbone.num_features)
+
+
+def test_their_pixels_are_normalised_as_timm_says() -> None:
+    """timm's own transforms for its weights are the ones to agree with."""
+    image = torch.rand(3, 32, 32)
+    for name, mean in (("test_vit", 0.5), ("resnet18", 0.485), ("vit_base_patch16_clip_224", 0.48145466)):
+        with torch.device("meta"):
+            net = timm.create_model(name)
+        theirs = timm.data.create_transform(**timm.data.resolve_data_config(model=net), is_training=False)
+        found = normalized(image[None].clone(), input_normalization(net, 3, "timm"))[0]
+        torch.testing.assert_close(found, theirs.transforms[-1](image), rtol=0, atol=1e-6)
+        assert input_normalization(net, 3, "timm")[0][0] == mean
+        assert input_normalization(net, 3, "imagenet") == input_normalization(net, 3, None)
+
+
+def test_grey_images_are_normalised_by_the_average_over_the_colours() -> None:
+    with torch.device("meta"):
+        vit, clip = timm.create_model("test_vit"), timm.create_model("vit_base_patch16_clip_224")
+    assert input_normalization(vit, 1, "timm") == ((0.5,), (0.5,))
+    mean, std = input_normalization(clip, 2, "timm")
+    assert mean == pytest.approx([(0.48145466 + 0.4578275 + 0.40821073) / 3] * 2, abs=1e-6)
+    assert std == pytest.approx([(0.26862954 + 0.26130258 + 0.27577711) / 3] * 2, abs=1e-6)
+    assert input_normalization(clip, 1, "imagenet") == ((0.449,), (0.226,))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The fixed preprocessing of images whose features are wanted."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -60,8 +61,17 @@ class Preprocess:
         return images[..., top : top + self.size, left : left + self.size]
 
 
-def preprocess_for(preset: str, size: int, channels: int) -> Preprocess:
-    """Return the test-time preprocessing that goes with the views of a preset."""
-    mean, std = normalization(channels)
+def preprocess_for(
+    preset: str, size: int, channels: int, normalize: tuple[Sequence[float], Sequence[float]] | None = None
+) -> Preprocess:
+    """Return the test-time preprocessing that goes with the views of a preset.
+
+    Args:
+        preset: its name.
+        size: side of the images in pixels.
+        channels: of the images.
+        normalize: mean and standard deviation per channel; None: ImageNet's.
+    """
+    mean, std = normalization(channels) if normalize is None else normalize
     fraction = 224 / 256 if preset in ("imagenet", "official", "pixpro") else 1.0
     return Preprocess(size, tuple(mean), tuple(std), crop_fraction=fraction)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any, Literal, get_args
 
 from byol.config import PIXEL_METHODS, Method, PresetName
@@ -12,8 +13,6 @@ Semantics = Literal["torchvision", "official"]
 _INTERPOLATIONS = ("bicubic", "bilinear")
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-# One channel: ImageNet's statistics averaged over its three.
-GREY_MEAN, GREY_STD = 0.449, 0.226
 
 
 @dataclass(frozen=True)
@@ -169,8 +168,12 @@ def natural_preset(data: str, size: int, method: Method = "byol") -> PresetName:
     return "small" if size <= 96 else "imagenet"
 
 
-def normalization(channels: int) -> tuple[Sequence[float], Sequence[float]]:
-    """Return the mean and standard deviation per channel: ImageNet's, or its grey for other counts."""
+def normalization(
+    channels: int, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> tuple[Sequence[float], Sequence[float]]:
+    """Return the mean and standard deviation per channel: those given for RGB, ImageNet's by default, or for
+    other counts their averages over the three."""
     if channels == 3:
-        return IMAGENET_MEAN, IMAGENET_STD
-    return (GREY_MEAN,) * channels, (GREY_STD,) * channels
+        return mean, std
+    grey_mean, grey_std = (round(fmean(values), 6) for values in (mean, std))
+    return (grey_mean,) * channels, (grey_std,) * channels

@@ -10,8 +10,9 @@ from torch import nn
 
 from byol.augment.evaluation import preprocess_for
 from byol.augment.presets import natural_preset, preset_named
-from byol.config import EmbedConfig, EvaluateConfig
+from byol.config import EmbedConfig, EvaluateConfig, InputNormalization
 from byol.core.backbone import Backbone
+from byol.core.input_normalization import input_normalization, other_weights_hint
 from byol.core.named_backbone import build_backbone
 from byol.data.images import in_memory, natural_side, resident
 from byol.data.source import Source, open_source
@@ -49,8 +50,8 @@ class Architecture:
     stem: str | None = None
     preset: str | None = None
     """Of the training: it decides how images are preprocessed."""
-    normalize: str | None = None
-    """imagenet (None), or none: pixels stay in [0,1]."""
+    normalize: InputNormalization | None = None
+    """None: imagenet."""
 
     @classmethod
     def of(cls, config: EvaluateConfig | EmbedConfig) -> Self:
@@ -109,8 +110,9 @@ def _open_file(
         left_out = load_plain(backbone.net, state, str(file))
     except UserError as error:
         raise UserError(f"{error}: is it another --backbone, --stem, --channels or --image-size?") from error
-    if left_out:
-        print(left_out, file=sys.stderr)
+    hint = other_weights_hint(backbone.net, str(file)) if architecture.normalize is None else ""
+    for line in filter(None, (left_out, hint)):
+        print(line, file=sys.stderr)
     assert backbone.preprocess is not None
     described = {"weights": str(file), "backbone": architecture.backbone or type(net).__name__}
     return Target(backbone.eval(), backbone.preprocess, None, {}, described), source
@@ -126,9 +128,6 @@ def _build(architecture: Architecture, source: Source, net: nn.Module | None) ->
         backbone = Backbone(net, size, channels=source.channels)
     else:
         backbone, _ = build_backbone(architecture.backbone, size, source.channels, architecture.stem)
-    preprocess = preprocess_for(preset, size, source.channels)
-    if architecture.normalize == "none":
-        zeros, ones = (0.0,) * source.channels, (1.0,) * source.channels
-        preprocess = replace(preprocess, mean=zeros, std=ones)
-    backbone.preprocess = preprocess
+    normalize = input_normalization(backbone.net, source.channels, architecture.normalize)
+    backbone.preprocess = preprocess_for(preset, size, source.channels, normalize)
     return backbone

@@ -11,6 +11,7 @@ from byol.augment.evaluation import preprocess_for
 from byol.augment.presets import natural_preset
 from byol.config import PIXEL_METHODS, TIMM_WEIGHTS, PretrainConfig
 from byol.core.base_learner import Learner
+from byol.core.input_normalization import input_normalization, other_weights_hint
 from byol.core.learner import BYOL
 from byol.core.named_backbone import build_backbone
 from byol.core.pixel_learner import PixelCL
@@ -51,11 +52,14 @@ def build_module(
     if plan.processes > 1 and torch.cuda.is_available():
         synchronize_batch_norms(learner)
     specs, compiled = view_specs(config), use_compile(config)
+    preprocess = learner.backbone.preprocess
+    assert preprocess is not None
+    normalize = preprocess.mean, preprocess.std
     if data.images is not None:
         size, boxes = learner.image_size, learner.takes_views
-        make_views: nn.Module = ResidentViews(data.images, specs, size, plan, compiled, boxes=boxes)
+        make_views: nn.Module = ResidentViews(data.images, specs, size, plan, compiled, normalize, boxes)
     else:
-        make_views = StreamedViews(specs, plan, compiled)
+        make_views = StreamedViews(specs, plan, compiled, normalize)
     settings = _optimizer_settings(config, durations)
     probe = _online_probe(data, learner) if config.online_probe else None
     compiled = compiled and (config.compile == "on" or _is_one_graph(learner))
@@ -112,8 +116,10 @@ def _named_backbone(config: PretrainConfig) -> tuple[nn.Module, dict[str, Any]]:
     )
     if weights is not None and weights != TIMM_WEIGHTS:
         left_out = load_plain(backbone.net, read_weights(Path(weights)), weights)
-        if left_out and is_first_process():
-            print(left_out, file=sys.stderr)
+        hint = other_weights_hint(backbone.net, weights) if config.normalize == "imagenet" else ""
+        for line in filter(None, (left_out, hint)):
+            if is_first_process():
+                print(line, file=sys.stderr)
     return backbone.net, architecture
 
 
@@ -126,7 +132,8 @@ def _learner(
     preset = config.preset
     if not isinstance(preset, str):  # views of one's own do not tell how images are cut at test time
         preset = natural_preset(config.data, config.image_size, config.method)
-    learner.backbone.preprocess = preprocess_for(preset, config.image_size, config.channels)
+    normalize = input_normalization(net, config.channels, config.normalize)
+    learner.backbone.preprocess = preprocess_for(preset, config.image_size, config.channels, normalize)
     return learner
 
 

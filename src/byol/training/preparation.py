@@ -82,6 +82,7 @@ def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
         optimizer=config.optimizer or _natural_optimizer(config),
         data_dir=str(Path(config.data_dir).expanduser().absolute()),
         backbone_weights=_absolute_weights(config.backbone_weights),
+        normalize=config.normalize or ("timm" if config.backbone_weights == TIMM_WEIGHTS else "imagenet"),
         base_lr=defaults.base_lr if config.base_lr is None else config.base_lr,
         weight_decay=defaults.weight_decay if config.weight_decay is None else config.weight_decay,
         tau=defaults.tau if config.tau is None else config.tau,
@@ -167,7 +168,7 @@ def _default_warmup(config: PretrainConfig, steps_per_epoch: int, total: int) ->
 
 
 def worker_count(config: PretrainConfig) -> int:
-    """Return how many processes decode images for each one that trains: those of a machine share its cores."""
+    """Return how many processes decode images for each one that trains; a machine's cores are shared out."""
     if config.num_workers is not None:
         return config.num_workers
     return max(1, min(16, available_cores() // launch_of(config).devices - 1))

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from byol.augment.apply import photometric
 from byol.augment.draw import PhotometricDraw, draw_photometric
 from byol.augment.presets import ViewSpec
-from byol.augment.views import Columns, columns, draw_pair, made_views, standardized, with_geometry
+from byol.augment.views import (
+    Columns,
+    Normalization,
+    columns,
+    draw_pair,
+    made_views,
+    standardized,
+    with_geometry,
+)
 from byol.data.batches import Batch, BatchPlan
 from byol.randomness import VIEWS, derived_generator
 from byol.types import View
@@ -28,6 +36,7 @@ class ResidentViews(nn.Module):
         size: int,
         plan: BatchPlan,
         compiled: bool = False,
+        normalize: Normalization = "imagenet",
         boxes: bool = False,
     ) -> None:
         """Hold uint8 images [N,C,H,W]; they move with the module and are in no checkpoint.
@@ -39,6 +48,7 @@ class ResidentViews(nn.Module):
         self.specs = specs
         self.size = size
         self.plan = plan
+        self.normalize = normalize
         self.boxes = boxes
         self.make = _OneGraph(made_views, compiled)
 
@@ -47,17 +57,24 @@ class ResidentViews(nn.Module):
         generator = derived_generator(self.plan.seed, VIEWS, batch.position, self.plan.rank)
         images = self.images[batch.images]
         draws = draw_pair(self.specs, images, generator)
-        made = self.make(images, draws, self.specs, self.size, columns("imagenet", images))
+        made = self.make(images, draws, self.specs, self.size, columns(self.normalize, images))
         return with_geometry(made, draws, images, self.boxes)
 
 
 class StreamedViews(nn.Module):
     """Views of crops that the loader's workers have cut: the colours are done here, in one batch."""
 
-    def __init__(self, specs: tuple[ViewSpec, ViewSpec], plan: BatchPlan, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        specs: tuple[ViewSpec, ViewSpec],
+        plan: BatchPlan,
+        compiled: bool = False,
+        normalize: Normalization = "imagenet",
+    ) -> None:
         super().__init__()
         self.specs = specs
         self.plan = plan
+        self.normalize = normalize
         self.make = _OneGraph(_coloured, compiled)
 
     def forward(self, batch: Batch) -> tuple[View, View]:
@@ -66,7 +83,7 @@ class StreamedViews(nn.Module):
         crops = batch.images
         count, channels = len(crops), crops.shape[2]
         drawn = [draw_photometric(spec, count, channels, generator).to(crops.device) for spec in self.specs]
-        first, second = self.make(crops, drawn, columns("imagenet", crops[:, 0]))
+        first, second = self.make(crops, drawn, columns(self.normalize, crops[:, 0]))
         assert batch.boxes is not None and batch.flipped is not None
         boxes, flipped = batch.boxes.unbind(1), batch.flipped.unbind(1)
         return View(first, boxes[0], flipped[0]), View(second, boxes[1], flipped[1])
