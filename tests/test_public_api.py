@@ -90,6 +90,8 @@ def test_every_public_function_can_be_called(tmp_path: Path) -> None:
         byol.embed(missing, out=str(tmp_path / "out.npy"))
     with pytest.raises(UserError):
         byol.pretrain(data=missing)
+    with pytest.raises(UserError):
+        byol.read_image(missing)
     with pytest.raises((UserError, TypeError)):
         byol.demo(no_such_setting=1)
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from byol.bundle import load_backbone as load_backbone
     from byol.core.learner import BYOL as BYOL
     from byol.core.pixel_learner import PixelCL as PixelCL
+    from byol.data.decode import read_image as read_image
     from byol.data.mock_dataset import MockDataset as MockDataset
     from byol.errors import UserError as UserError
     from byol.evaluation.classifier import load_classifier as load_classifier
@@ -33,6 +34,7 @@ _HOMES = {
     "load_backbone": "byol.bundle",
     "load_classifier": "byol.evaluation.classifier",
     "pretrain": "byol.training.run",
+    "read_image": "byol.data.decode",
     "train_byol": "byol.training.epochs",
     "views": "byol.augment.views",
 }
@@ -51,6 +53,7 @@ __all__ = [
     "load_backbone",
     "load_classifier",
     "pretrain",
+    "read_image",
     "train_byol",
     "views",
 ]

@@ -276,6 +276,8 @@ class EmbedConfig:
     """Images, as for pretrain. Default: the run's own."""
     split: str = "train"
     """train, test, unlabeled or all."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What to do about an unreadable image: stop, or leave it out and tell its name."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     num_workers: int = 0

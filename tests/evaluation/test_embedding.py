@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -104,3 +105,26 @@ def test_a_failed_write_leaves_the_older_file_alone(
         embed(make_run().path, out=file, net=make_net(), device="cpu")
     assert file.read_text() == "older"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "v.npy"]
+
+
+@pytest.mark.parametrize("split", ["train", "test", "all"])
+def test_unreadable_images_are_left_out_where_that_is_asked_for(
+    split: str,
+    make_run: MakeRun,
+    make_net: MakeNet,
+    photographs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for part in ("train", "test"):
+        shutil.copytree(photographs, tmp_path / "data" / part)
+        (tmp_path / "data" / part / "cats" / "00.png").write_bytes(b"no picture")  # the first of all
+    run, file = make_run().path, tmp_path / "v.parquet"
+    settings = {"data": f"folder:{tmp_path / 'data'}", "split": split, "out": file, "device": "cpu"}
+    with pytest.raises(UserError, match=r"cannot read image 't.*/cats/00\.png': .*embed leave such"):
+        embed(run, net=make_net(), **settings)
+    names = pq.read_table(embed(run, net=make_net(), on_error="skip", **settings))["id"].to_pylist()
+    assert len(names) == (48 if split == "all" else 24)
+    assert not any(name.endswith("cats/00.png") for name in names)
+    told = capsys.readouterr().err
+    assert "left out what cannot be read: train/cats/00.png, test/cats/00.png\n" in told

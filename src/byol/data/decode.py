@@ -23,8 +23,24 @@ def unreadable(name: str, error: Exception) -> UnreadableImage:
     """Return the one-line error for image `name` that could not be read because of `error`."""
     return UnreadableImage(
         f"cannot read image '{name}': {_reason(error)}; "
-        "repair or remove it, or leave unreadable training images out with --on-error skip"
+        "repair or remove it (byol pretrain and embed leave such images out with --on-error skip)"
     )
+
+
+def read_image(file: str | Path, channels: int = 3) -> Tensor:
+    """Return an image file as `byol pretrain`, `evaluate` and `embed` read it: uint8 [C,H,W].
+
+    Any of jpg, png, webp, bmp and tiff. EXIF orientation is applied, transparency is laid over white, 16
+    bits are scaled to 8. `backbone.preprocess` takes what it returns.
+
+    Args:
+        file: its path.
+        channels: 3 for RGB, 1 for grey.
+
+    Raises:
+        UserError: there is no such file, it cannot be decoded, or `channels` is neither 1 nor 3.
+    """
+    return decode(Path(file).expanduser(), channels, str(file))
 
 
 def decode(source: bytes | Path | Image.Image, channels: int = 3, name: str = "image") -> Tensor:

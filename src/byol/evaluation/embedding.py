@@ -1,7 +1,8 @@
 """`byol embed`: the vectors of a whole split, in the order of its images, as a file."""
 
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from byol.config import EmbedConfig
+from byol.data.opened import skip_unreadable
 from byol.data.source import Source
-from byol.errors import UserError, unknown
+from byol.errors import UserError, listed, unknown
 from byol.evaluation.features import cached, extract, fingerprint
 from byol.evaluation.opening import Architecture, command_settings, open_with_data
 from byol.evaluation.target import Data, Target, check_channels, chosen_device
@@ -54,7 +56,13 @@ def embed(
     if config.split not in SPLITS:
         raise unknown("split", config.split, SPLITS)
     worker = _Extraction(chosen_device(config.device), config.num_workers)
-    opened, source = open_with_data(target, data, config.data_dir, net, Architecture.of(config))
+    opened, source = open_with_data(
+        target, data, config.data_dir, net, Architecture.of(config), config.on_error
+    )
+    if config.on_error == "skip":
+        source = _with_readable_test(source)
+    if source.skipped:
+        print(f"left out what cannot be read: {listed(source.skipped)}", file=sys.stderr)
     parts = [
         worker.features(opened, images, source.name, name, config.split == "all")
         for name, images in _chosen(source, config.split)
@@ -84,6 +92,14 @@ class _Extraction:
         found = cached(target.cache, key, images, compute)
         keys = [f"{split}/{key}" for key in found.keys] if prefix else found.keys
         return Features(found.vectors, found.labels, keys)
+
+
+def _with_readable_test(source: Source) -> Source:
+    """Leave unreadable images out of the test split, too: opening keeps it whole, for numbers about it."""
+    if source.test is None:
+        return source
+    test, skipped = skip_unreadable(source.test, threads=1)
+    return replace(source, test=test, skipped=(*source.skipped, *skipped))
 
 
 def _chosen(source: Source, split: str) -> list[tuple[str, ImageSet]]:

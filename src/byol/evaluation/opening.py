@@ -69,6 +69,7 @@ def open_with_data(
     data_dir: str | None,
     net: nn.Module | None,
     architecture: Architecture,
+    on_error: str = "stop",
 ) -> tuple[Target, Source]:
     """Open what is evaluated, and the data to evaluate it on.
 
@@ -78,22 +79,28 @@ def open_with_data(
         data_dir: where named sets are; None: where the run had them, else ./datasets.
         net: an untrained copy of the network, where it was the user's own; it gets the weights.
         architecture: of the network of a weights file; runs and bundles bring theirs.
+        on_error: as of `open_source`.
 
     Raises:
         UserError: something is missing, does not exist or does not fit.
     """
     file = Path(path)
     if file.is_file() or (file.suffix in _SUFFIXES and not file.exists()):
-        return _open_file(file, data, data_dir, net, architecture)
+        return _open_file(file, data, data_dir, net, architecture, on_error)
     if architecture.given():
         name = flag(architecture.given()[0])
         raise UserError(f"{name} is for a plain weights file: '{path}' is to bring its own network")
     target = open_target(file, net)
-    return target, open_data(target, data, data_dir)
+    return target, open_data(target, data, data_dir, on_error)
 
 
 def _open_file(
-    file: Path, data: Data | None, data_dir: str | None, net: nn.Module | None, architecture: Architecture
+    file: Path,
+    data: Data | None,
+    data_dir: str | None,
+    net: nn.Module | None,
+    architecture: Architecture,
+    on_error: str,
 ) -> tuple[Target, Source]:
     state = read_weights(file)
     if architecture.backbone is None and net is None:
@@ -103,7 +110,8 @@ def _open_file(
         )
     if data is None:
         raise UserError(f"{file} does not tell which data to use: name them with --data")
-    source = open_source(data, channels=architecture.channels, data_dir=data_dir or "./datasets")
+    folder = data_dir or "./datasets"
+    source = open_source(data, channels=architecture.channels, data_dir=folder, on_error=on_error)
     source = replace(source, train=in_memory(source.train))
     backbone = _build(architecture, source, net)
     try:

@@ -97,8 +97,8 @@ def open_target(path: str | Path, net: nn.Module | None = None) -> Target:
     return Target(backbone, backbone.preprocess, run if is_run else None, config)
 
 
-def open_data(target: Target, data: Data | None, data_dir: str | None) -> Source:
-    """Open the data to evaluate on: the given ones, else the run's own.
+def open_data(target: Target, data: Data | None, data_dir: str | None, on_error: str = "stop") -> Source:
+    """Open the data to evaluate on: the given ones, else the run's own; `on_error` as of `open_source`.
 
     Raises:
         UserError: none are given and the target names none, they cannot be opened, or their images
@@ -111,8 +111,7 @@ def open_data(target: Target, data: Data | None, data_dir: str | None) -> Source
     channels = target.backbone.channels
     # 1 and 3 are what sources convert to; other counts are taken as they come.
     wanted = channels if channels in (1, 3) else None
-    # Never "skip": a number that leaves images out is a number about other data.
-    source = open_source(spec, channels=wanted, data_dir=folder)
+    source = open_source(spec, channels=wanted, data_dir=folder, on_error=on_error)
     check_channels(target, source.train, source.name)
     return source
 
