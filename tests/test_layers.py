@@ -146,6 +146,17 @@ def test_what_other_systems_need_is_not_needed_here(library: str) -> None:
     assert not users
 
 
+def test_pickles_are_read_onto_the_cpu_and_without_running_code() -> None:
+    readers = 0
+    for module, file in MODULES.items():
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                assert given == {"map_location": "'cpu'", "weights_only": "True"}, module
+                readers += 1
+    assert readers
+
+
 def test_no_modules_import_each_other_in_a_circle() -> None:
     visiting: list[str] = []
     done: set[str] = set()

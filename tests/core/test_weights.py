@@ -186,6 +186,20 @@ def test_a_pickled_network_is_refused_with_what_to_save_instead(make_net: MakeNe
         assert name in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_weights_of_a_gpu_are_read_without_one(
+    make_net: MakeNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, state = tmp_path / "weights.pt", make_net().state_dict()
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+    torch.save(state, file)
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="CUDA"):
+            torch.load(file)
+    found = read_weights(file)
+    assert {tensor.device.type for tensor in found.values()} == {"cpu"}
+    assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+
+
 def test_unreadable_weights_are_told_in_one_line(make_net: MakeNet, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no file with weights"):
         read_weights(tmp_path / "missing.pt")

@@ -55,6 +55,14 @@ def test_vectors_equal_one_image_at_a_time_in_order(
     assert torch.equal(found.labels, images.labels)
 
 
+def test_images_are_passed_in_batches(backbone: Backbone, digits: Source, preprocess: Preprocess) -> None:
+    """Nebulised/BYOL-Pytorch passes test images one by one."""
+    sizes: list[int] = []
+    backbone.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    extract(backbone, preprocess, Subset(digits.train, torch.arange(300)))
+    assert sizes == [256, 44]
+
+
 def test_state_is_bit_identical_and_modes_come_back(
     backbone: Backbone, digits: Source, preprocess: Preprocess
 ) -> None:

@@ -170,7 +170,11 @@ def test_scores_are_of_whole_images_in_eval_mode(
     fitted = supervision.fitted(INDICES, Setting(0.1, 1))
     before = snapshot(fitted)
     images = Subset(digits.train, torch.arange(40))
+    sizes: list[int] = []
+    hook = fitted.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     found = supervision.scores(fitted, images)
+    hook.remove()
+    assert sizes == [40], "one batch, not image by image"
     with torch.no_grad():
         expected = torch.cat([fitted(preprocess(images[index])[None]) for index in range(40)])
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)

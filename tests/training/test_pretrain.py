@@ -1,6 +1,7 @@
 """A run from start to end: what it writes, and that it can be repeated exactly."""
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -81,6 +82,17 @@ def test_metrics_are_logged_on_time(run: Run) -> None:
     assert [record["step"] for record in metrics if "knn" in record] == [3, 6]
     assert all(0 <= record["loss"] <= 8 for record in metrics if "loss" in record)
     assert metrics[-1]["lr"] < metrics[0]["lr"] and metrics[-1]["tau"] == 1.0
+
+
+def test_the_learning_rate_falls_once_in_the_whole_run(tiny: dict[str, Any], tmp_path: Path) -> None:
+    """Steps count, over all epochs: sabadijou's cosine has the batches of an epoch as its period."""
+    images = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8)
+    lengths = {"epochs": "3", "warmup": "1", "batch_size": 10, "holdout": 0, "log_every": "1st"}
+    run = byol.pretrain(images, out=str(tmp_path / "run"), base_lr=0.512, **{**tiny, **lengths})
+    rising = [0.02 * step / 4 for step in range(4)]  # 0.512 x 10 / 256 at the peak
+    falling = [0.01 * (1 + math.cos(math.pi * step / 8)) for step in range(8)]
+    found = [record["lr"] for record in run.metrics() if "loss" in record]
+    assert found == pytest.approx(rising + falling, rel=1e-9)
 
 
 def test_global_random_state_is_given_back(tiny: dict[str, Any], tmp_path: Path) -> None:

@@ -136,6 +136,17 @@ def test_signals_are_given_back(tiny: dict[str, Any], tmp_path: Path) -> None:
     assert after == before
 
 
+def test_a_run_of_a_gpu_goes_on_without_one(
+    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        run = byol.pretrain("digits", out=str(tmp_path / "run"), **{**tiny, "epochs": "2st"})
+    state = load(RunDirectory(run.path).last_checkpoint)
+    assert {tensor.device.type for tensor in state["learner"].values()} == {"cpu"}
+    assert byol.pretrain(resume=run.path).path == run.path
+
+
 def test_data_that_have_changed_are_refused(tiny: dict[str, Any], photographs: Path, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     shutil.copytree(photographs, pictures)

@@ -118,6 +118,12 @@ def test_the_first_process_alone_writes(reports: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.slow
+def test_processes_wait_for_each_other_at_the_end_only(reports: list[dict[str, Any]]) -> None:
+    """The original has two barriers in every step, and there were four steps."""
+    assert [report["barriers"] for report in reports] == [1, 1]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_the_documented_script_runs_as_documented(launcher: str, tmp_path: Path) -> None:
     script = README_SCRIPT

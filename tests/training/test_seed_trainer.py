@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import Dataset, TensorDataset, get_worker_info
 
 import byol
 from byol.bundle import load_exactly, read_weights
@@ -271,7 +271,13 @@ def test_it_takes_images_of_any_size_with_or_without_labels(
 
 
 def test_workers_read_the_same_images(make_trainer: MakeTrainer) -> None:
-    alone, helped = make_trainer(num_train_steps=2), make_trainer(num_train_steps=2, num_workers=1)
+    class ForWorkers(byol.MockDataset):
+        def __getitem__(self, index: int) -> Tensor:
+            assert get_worker_info() is not None, "read by the process that trains"
+            return super().__getitem__(index)
+
+    alone = make_trainer(num_train_steps=2)
+    helped = make_trainer(num_train_steps=2, num_workers=1, dataset=ForWorkers(8, 21))
     alone()
     helped()
     assert_equal(alone.byol, helped.byol)

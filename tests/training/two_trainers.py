@@ -69,10 +69,13 @@ def work(rank: int, folder: str, port: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     written, write = [], byol_trainer.write_tensors
     byol_trainer.write_tensors = lambda file, state: (written.append(file.name), write(file, state))[1]
+    barriers, barrier = [], dist.barrier
+    dist.barrier = lambda: (barriers.append(rank), barrier())[1]
     torch.manual_seed(rank)  # other weights, and another generator, in each process
     trainer, seen = train(f"{folder}/checkpoints", accumulate=1)
     assert trainer.process.count == dist.get_world_size() == 2
     report = {"seen": seen, "written": written.copy(), "state": trainer.state_dict()}
+    report["barriers"] = len(barriers)
     report["files"] = sorted(file.name for file in Path(folder, "checkpoints").iterdir())
     report["view"] = first_view(f"{folder}/again")
     torch.save(report, f"{folder}/{rank}.pt")
