@@ -11,7 +11,7 @@ FILES = sorted(SOURCE.glob("byol/**/*.py"))
 LAYERS = [
     {
         *("config", "types", "geometry", "errors", "duration", "randomness", "rundir", "settings"),
-        *("recipe_files", "tracking"),
+        *("methods", "recipe_files", "tracking"),
     },
     {"augment", "optim"},
     {"core", "data"},
@@ -33,7 +33,7 @@ HOMES = {
     "mlflow": ("byol.tracking",),
 }
 TESTS_ONLY = ("accelerate", "kornia")
-STDLIB_ONLY = ("config", "errors", "duration")
+STDLIB_ONLY = ("config", "errors", "duration", "methods")
 MAX_FILE, MAX_FUNCTION = 350, 80
 
 

@@ -155,7 +155,9 @@ DEFECTS = {
     "002.c DDP has to search for parameters without gradient": (
         "core/test_two_processes.py::test_two_processes_stay_together",
     ),
-    "002.d DataParallel fails in a hook": ("core/test_learner_use.py::test_data_parallel_copies_are_refused",),
+    "002.d DataParallel fails in hooks": (
+        "core/test_learner_use.py::test_data_parallel_copies_are_refused",
+    ),
     "002.- a last batch of one image": (
         "training/test_seed_trainer.py::test_an_epoch_has_each_image_once_and_a_new_order",
         "training/test_seed_train_byol.py::test_loaders_of_either_kind_and_a_last_batch_of_one",
@@ -256,9 +258,7 @@ DEFECTS = {
     "004.- a learning rate that does not follow the batch": (
         "test_recipes.py::test_recipe_takes_correct_steps",
     ),
-    "004.- biases and norms decayed": (
-        "optim/test_parameter_groups.py::test_norms_and_biases_are_excluded",
-    ),
+    "004.- biases and norms decayed": ("optim/test_parameter_groups.py::test_norms_and_biases_are_excluded",),
 }
 
 # The notes' table of what which system has: what shows that it is here.

@@ -4,10 +4,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from byol.errors import UserError, unknown
+from byol.methods import Method, refuse_foreign_settings
 
-Method = Literal["byol", "simsiam", "pixpro", "pixcontrast"]
-PIXEL_METHODS: tuple[Method, ...] = ("pixpro", "pixcontrast")
-"""Those that compare places of feature maps: they need to know where a view comes from."""
 Optimizer = Literal["lars", "adamw", "sgd"]
 PresetName = Literal["imagenet", "official", "pixpro", "small", "glyph"]
 Precision = Literal["fp32", "bf16"]
@@ -15,17 +13,6 @@ Normalization = Literal["batch", "group"]
 TargetStatistics = Literal["own", "copy", "average"]
 Stem = Literal["small", "strided", "standard"]
 InputNormalization = Literal["imagenet", "timm", "none"]
-_MEANT_FOR: dict[str, tuple[Method, ...]] = {
-    "instance_weight": PIXEL_METHODS,
-    "positive_distance": PIXEL_METHODS,
-    "feature_layer": PIXEL_METHODS,
-    "propagation_layers": ("pixpro",),
-    "propagation_gamma": ("pixpro",),
-    "pixel_temperature": ("pixcontrast",),
-    "gather_projections": ("byol", "simsiam"),
-    "target_statistics": ("byol",),
-}
-"""Settings that mean nothing beside other methods."""
 TIMM_WEIGHTS = "timm"
 """In the place of a weights file: what timm has for the network."""
 LOGGERS = ("tensorboard", "mlflow", "wandb", "none")
@@ -177,6 +164,7 @@ class PretrainConfig:
             raise UserError(f"devices is '{self.devices}', it must be a number or auto")
         logger_names(self.logger)
         _check_pixel_settings(self)
+        refuse_foreign_settings(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -331,7 +319,7 @@ def logger_names(text: str) -> tuple[str, ...]:
 
 
 def _check_pixel_settings(config: PretrainConfig) -> None:
-    """Raise UserError where a setting of some methods is out of its range, or given beside another method."""
+    """Raise UserError where a setting of the pixel methods is out of its range."""
     _at_least(config, 0, "instance_weight")
     _at_least(config, 1, "propagation_gamma")
     for name in ("positive_distance", "pixel_temperature"):
@@ -339,12 +327,6 @@ def _check_pixel_settings(config: PretrainConfig) -> None:
             raise UserError(f"{name} is {getattr(config, name)}, it must be above 0")
     if config.propagation_layers not in (0, 1, 2):
         raise UserError(f"propagation_layers is {config.propagation_layers}, it must be 0, 1 or 2")
-    for name, methods in _MEANT_FOR.items():
-        is_given = getattr(config, name) != getattr(PretrainConfig, name)
-        if is_given and config.method not in methods:
-            raise UserError(
-                f"{name} means nothing with method {config.method}: it is for {' and '.join(methods)}"
-            )
 
 
 def _at_least(config: Any, low: float, *names: str) -> None:

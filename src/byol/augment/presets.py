@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Literal, get_args
 
-from byol.config import PIXEL_METHODS, Method, PresetName
+from byol.config import PresetName
 from byol.errors import UserError, unknown
+from byol.methods import PIXEL_METHODS, Method
 
 Semantics = Literal["torchvision", "official"]
 _INTERPOLATIONS = ("bicubic", "bilinear")

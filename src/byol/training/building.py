@@ -9,7 +9,7 @@ from torch import nn
 
 from byol.augment.evaluation import preprocess_for
 from byol.augment.presets import natural_preset
-from byol.config import PIXEL_METHODS, TIMM_WEIGHTS, PretrainConfig
+from byol.config import TIMM_WEIGHTS, PretrainConfig
 from byol.core.base_learner import Learner
 from byol.core.input_normalization import input_normalization, other_weights_hint
 from byol.core.learner import BYOL
@@ -18,6 +18,7 @@ from byol.core.pixel_learner import PixelCL
 from byol.core.processes import synchronize_batch_norms
 from byol.data.batches import Batch, BatchPlan, LabelledBatches, ResidentBatches, streamed_batches
 from byol.errors import UserError
+from byol.methods import PIXEL_METHODS
 from byol.randomness import NETWORK, derived_seed
 from byol.rundir import RunDirectory
 from byol.training.module import OptimizerSettings, Pretraining

@@ -15,12 +15,13 @@ from torch.utils.data import Dataset
 
 from byol.augment.presets import ViewSpec, natural_preset
 from byol.augment.view_settings import view_specs_of
-from byol.config import PIXEL_METHODS, TIMM_WEIGHTS, Optimizer, PretrainConfig
+from byol.config import TIMM_WEIGHTS, Optimizer, PretrainConfig
 from byol.data.images import Concatenation, Subset, in_memory, natural_side, resident
 from byol.data.source import open_source, resolved_spec
 from byol.data.splits import holdout_split
 from byol.duration import Duration
 from byol.errors import UserError
+from byol.methods import PIXEL_METHODS
 from byol.optim.length_presets import PIXEL_PRESET, LengthPreset, preset_for
 from byol.training.processes import launch_of
 from byol.types import ImageSet
