@@ -155,9 +155,7 @@ DEFECTS = {
     "002.c DDP has to search for parameters without gradient": (
         "core/test_two_processes.py::test_two_processes_stay_together",
     ),
-    "002.d DataParallel fails in hooks": (
-        "core/test_learner_use.py::test_data_parallel_copies_are_refused",
-    ),
+    "002.d DataParallel fails in hooks": ("core/test_learner_use.py::test_data_parallel_copies_are_refused",),
     "002.- a last batch of one image": (
         "training/test_seed_trainer.py::test_an_epoch_has_each_image_once_and_a_new_order",
         "training/test_seed_train_byol.py::test_loaders_of_either_kind_and_a_last_batch_of_one",

@@ -35,10 +35,10 @@ class PretrainConfig:
     backbone_weights: str | None = None
     """Weights to start from: a file with a state dict (.safetensors, .pt, .pth), or timm for its own
     pretrained ones. Default: random."""
-    normalize: InputNormalization | None = None
+    normalize: InputNormalization | dict[str, Any] | None = None
     """Mean and standard deviation by which pixels are normalised: imagenet; timm = those that timm's weights
     for the network were trained with; none leaves them in [0,1]. Default: timm with --backbone-weights
-    timm, else imagenet."""
+    timm, else imagenet. In YAML also values of your own: {mean: [0.5], std: [0.25]}, one a channel."""
     stem: Stem | None = None
     """First layers of a ResNet: small = 3x3 stride 1, strided = 3x3 stride 2, standard = 7x7 stride 2
     and max-pool. Default: small below 112 pixels, else standard."""

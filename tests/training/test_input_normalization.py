@@ -108,3 +108,43 @@ def test_a_network_that_is_none_of_timm_s(tmp_path: Path, settings: dict[str, An
             **{**settings, "backbone": "resnet8_16", "image_size": 8, "normalize": "timm"},
         )
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_values_of_one_s_own(
+    streamed: bool, settings: dict[str, Any], extremes: Extremes, tmp_path: Path
+) -> None:
+    """As 004's `normalise`: in the views, in the bundle, and in config.yaml, which can be run again."""
+    (tmp_path / "data").mkdir()
+    data = black_and_white(tmp_path / "data", streamed)
+    values = {"mean": [0.5, 0.25, 0.25], "std": [0.5, 0.5, 0.125]}
+    run = byol.pretrain(data, out=str(tmp_path / "run"), normalize=values, **settings)
+    assert extremes == {(-2.0, 6.0)}
+    preprocess = run.backbone().preprocess
+    assert preprocess is not None and (preprocess.mean, preprocess.std) == tuple(
+        tuple(values[name]) for name in ("mean", "std")
+    )
+    stored = RunDirectory(run.path).config()
+    assert stored["normalize"] == values
+    extremes.clear()
+    byol.pretrain(**{**stored, "out": str(tmp_path / "again")})
+    assert extremes == {(-2.0, 6.0)}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"mean": [0.5] * 3},
+        {"mean": [0.5] * 3, "std": [0.5]},
+        {"mean": [0.5] * 3, "std": [0.5, 0.0, 0.5]},
+        {"mean": [0.5] * 3, "std": 0.5},
+        {"mean": [0.5] * 3, "std": [0.5, float("nan"), 0.5]},
+        {"mean": [0.5] * 3, "std": [0.5] * 3, "size": 3},
+    ],
+)
+def test_values_that_are_none(values: dict[str, Any], settings: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    data = black_and_white(tmp_path / "data", streamed=False)
+    with pytest.raises(UserError, match="give mean and std, 3 numbers each, std above 0"):
+        byol.pretrain(data, out=str(tmp_path / "run"), normalize=values, **settings)
+    assert not (tmp_path / "run").exists()
