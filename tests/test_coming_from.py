@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -63,7 +64,7 @@ LEFT_OUT = {
 # How many blocks and commands in the text each README has: what the test below must find.
 DOCUMENTED = {"000": 8, "001": 4, "002": 12, "003": 2, "004": 2}
 # Flags and what becomes of their values; those of the second and third kind are added where they are missing.
-SMALLER_WORDS = {"--image-size": "32", "--num-workers": "0", "--backbone-every": "1st", "--nnodes": "1"}
+SMALLER_WORDS = {"--image-size": "32", "--final-lr": "1e-6", "--num-workers": "0", "--backbone-every": "1st"}
 SMALLER_PRETRAINING = {
     "--epochs": "2st", "--batch-size": "8", "--projection-hidden-size": "32", "--backbone": "resnet8_16"
 }  # fmt: skip
@@ -174,6 +175,18 @@ torchvision.datasets.cifar.check_integrity = lambda file, md5=None: os.path.isfi
 """
 
 
+def on_each_machine(words: list[str]) -> list[list[str]]:
+    """Return a launcher's command for one machine, or for two: addresses of the loopback network."""
+    if "--nnodes" not in words:
+        return [words]
+    rank = words.index("--node-rank") + 1
+    assert words[words.index("--nnodes") + 1] == "2"
+    return [
+        [words[0], "--local-addr", f"127.0.0.{machine + 1}", *words[1:rank], str(machine), *words[rank + 1 :]]
+        for machine in (0, 1)
+    ]
+
+
 def in_processes(words: list[str], folder: Path) -> None:
     """Run a launcher, or a command that starts other processes, outside of this one."""
     launchers = {
@@ -182,15 +195,22 @@ def in_processes(words: list[str], folder: Path) -> None:
         "byol": ["-m", "byol"],
     }
     path = os.pathsep.join([str(folder / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    done = subprocess.run(
-        [sys.executable, *launchers[words[0]], *words[1:]],
-        env={**os.environ, "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, f"{words}\n{done.stderr}"
+    started = [
+        subprocess.Popen(
+            [sys.executable, *launchers[command[0]], *command[1:]],
+            env={**os.environ, "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for command in on_each_machine(words)
+    ]
+    try:
+        said = [process.communicate(timeout=300) for process in started]
+    finally:
+        for process in started:
+            process.terminate()
+    assert not any(process.returncode for process in started), f"{words}\n{said}"
 
 
 def run_commands(text: str, folder: Path) -> None:
@@ -294,7 +314,10 @@ def test_the_readmes_code_is_on_the_page(system: str) -> None:
 
 @pytest.mark.slow
 def test_spijkervet(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_all("000", workplace, {"10.0.0.1": "127.0.0.1"})
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    two_machines = {"10.0.0.1": "127.0.0.1", "29511": port, "--nproc-per-node 2": "--nproc-per-node 1"}
+    run_all("000", workplace, two_machines)
     kept = sorted(folder.name for folder in (workplace / "runs/as-theirs/checkpoints").glob("backbone-*"))
     assert len(kept) == 2
     backbone = byol.load_backbone(workplace / "runs/as-theirs/checkpoints" / kept[0])
@@ -345,7 +368,8 @@ def test_byol_from_scratch(workplace: Path) -> None:
 def test_nebulised(workplace: Path, server: int, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     for name, value in OFFLINE.items():
         monkeypatch.setenv(name, value)
-    run_all("004", workplace, {"127.0.0.1:5000": f"127.0.0.1:{server}"})
+    changes = {"127.0.0.1:5000": f"127.0.0.1:{server}", "final_lr: 3.0e-4": "final_lr: 1.0e-6"}
+    run_all("004", workplace, changes)
     # Their augmentations are the paper's without solarization.
     first, second = view_specs_of(RunDirectory(workplace / "runs/parameters").config()["preset"])
     paper = PRESETS["imagenet"]

@@ -11,14 +11,15 @@ from unittest import mock
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 import byol
 from byol.augment.presets import PRESETS
 from byol.config import EmbedConfig, EvaluateConfig, PretrainConfig
 from byol.evaluation import finetune
-from byol.settings import flag
-from byol.training.preparation import lengths, resolve, worker_count
+from byol.settings import flag, read_flags, settings_from
+from byol.training.preparation import lengths, peak_rate, resolve, worker_count
 from tests.seed_options import known_options, split_at_commas
 from tests.test_coming_from import SEEDS, SYSTEMS, pairs, section
 from tests.training.test_pixel_settings import data_of
@@ -287,3 +288,16 @@ def test_calls_in_the_tables_run() -> None:
     assert calls
     for call in calls:
         assert [view.shape for view in eval(call, names)] == [(2, 3, 32, 32)] * 2
+
+
+def test_rates_that_are_constant_there_are_constant_here() -> None:
+    """Their Adam has no schedule: the cosine ends where it begins, at the rate that they document."""
+    told = [difference for system in SYSTEMS for *_, difference in rows(system)]
+    told += [block.text.replace("\\\n", "") for _, right in pairs("000") for block in right]
+    settings = [re.search(r"(?:`| pretrain )(--[^`]*--final-lr [^\s`]+)", text) for text in told]
+    flags = [read_flags(PretrainConfig, found[1].split()) for found in settings if found]
+    flags += [yaml.safe_load(block.text) for _, right in pairs("004") for block in right if block.language]
+    configs = [settings_from(PretrainConfig, each) for each in flags]
+    assert sorted(config.final_lr for config in configs) == [1e-4, 3e-4, 3e-4, 3e-4]
+    assert all(peak_rate(config) == pytest.approx(config.final_lr, rel=1e-12) for config in configs)
+    assert all((config.warmup, config.optimizer) == ("0", "adamw") for config in configs)
