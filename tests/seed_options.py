@@ -73,6 +73,7 @@ OPTIONS = {
         "colour_jitter": "brightness_delta 0.4, contrast_delta 0.4, saturation_delta 0.2, hue_delta 0.1",
         "gaussian_blur": "kernel_size (3, 3), sigma (0.1, 2.0)",
         "solarize": "threshold 0.5",
+        "normalise": "mean (0.485, 0.456, 0.406), std (0.229, 0.224, 0.225)",
         "fine-tuning": """freeze_encoder False, learning_rate 0.005, momentum 0.9, batch_size 256,
             num_epochs 30, checkpoint_every 15, percent_data_to_use 1.0, percent_train_to_use_as_val 0.1,
             validate_every 1, num_classes 10, print_every 50""",

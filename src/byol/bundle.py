@@ -112,7 +112,9 @@ def _build(config: dict[str, Any], net: nn.Module | None, folder: Path) -> Backb
             feature_layer=config.get("feature_layer"),
         )
     if config["architecture"] is None:
-        raise UserError(f"{folder} holds a network of your own: pass an untrained copy of it as `net`")
+        raise UserError(
+            f"{folder} holds a network of your own: pass an untrained copy of it as `net` in Python"
+        )
     backbone, _ = build_backbone(**config["architecture"])
     backbone.feature_layer = config.get("feature_layer")
     return backbone

@@ -107,7 +107,10 @@ def load_plain(net: nn.Module, state: dict[str, Tensor], source: str) -> str:
         state = _without_prefixes(state)
     classifier = tuple(f"{layer}." for layer in classifier_layers(net))
     left_out = {name: name for name in state if name not in own and name.startswith(classifier)}
-    load_exactly(net, {name: state[name] for name in state if name not in left_out}, source)
+    try:
+        load_exactly(net, {name: state[name] for name in state if name not in left_out}, source)
+    except UserError as error:
+        raise UserError(f"{error}: is it another --backbone, --stem, --channels or --image-size?") from error
     return f"left out the classifier in {source}: {_listed(left_out)}" if left_out else ""
 
 

@@ -149,7 +149,8 @@ def test_however_many_do_not_fit_every_name_is_told(prefix: str) -> None:
     before = state_of(net)
     with pytest.raises(UserError) as caught:
         load_plain(net, {**lacking, **extra}, "x.pt")
-    told = str(caught.value)
+    told, hint = str(caught.value).split(": is it another ")
+    assert hint == "--backbone, --stem, --channels or --image-size?"
     missing = state.keys() - lacking.keys()
     assert len(missing) == 60 and sorted(names_of(told, "missing", missing)) == sorted(missing)
     assert sorted(names_of(told, "unexpected", set(extra))) == sorted(extra)

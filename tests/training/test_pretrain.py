@@ -22,6 +22,7 @@ from byol.errors import UserError
 from byol.rundir import RunDirectory
 from byol.training.checkpoint import load
 from byol.training.run import Run
+from tests.scenes import write_scenes
 
 TIMES = ("seconds", "images_per_second", "data_wait")
 
@@ -257,6 +258,17 @@ def test_weights_of_others_to_start_from(
     assert capsys.readouterr().err.splitlines().count(line) == 1
     for name, parameter in run.backbone().net.named_parameters():
         assert torch.equal(parameter, theirs.get_parameter(name))
+
+
+def test_the_first_line_names_classes_and_masks(
+    tiny: dict[str, Any], photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {**tiny, "image_size": 32, "batch_size": 8, "epochs": "1st", "num_workers": 0}
+    scenes = write_scenes(tmp_path / "scenes", train=24)
+    told = {f"folder:{photographs}": "(2 classes: cats, dogs)", f"hf:{scenes}": "(with masks)"}
+    for index, (data, words) in enumerate(told.items()):
+        byol.pretrain(data, out=str(tmp_path / str(index)), **settings)
+        assert words in capsys.readouterr().err
 
 
 def test_timm_s_weights_to_start_from(

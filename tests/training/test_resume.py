@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,33 @@ def test_other_data_or_backbone_are_refused(tiny: dict[str, Any], tmp_path: Path
     for given in ({"data": "cifar10"}, {"backbone": "resnet50"}):
         with pytest.raises(byol.UserError, match=f"not --{next(iter(given))}"):
             byol.pretrain(resume=run.path, **given)
+
+
+def test_data_of_the_run_may_be_named_again(
+    tiny: dict[str, Any], photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However they are written: the run keeps the absolute path."""
+    settings = {**tiny, "image_size": 32, "batch_size": 8, "epochs": "1st", "num_workers": 0}
+    monkeypatch.chdir(photographs.parent)
+    run = byol.pretrain(photographs.name, out=str(tmp_path / "run"), **settings)
+    assert byol.pretrain(photographs.name, resume=run.path) == run
+
+
+def test_objects_of_the_run_are_to_be_passed_again(tiny: dict[str, Any], tmp_path: Path) -> None:
+    images = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.AdaptiveAvgPool2d(1))
+    settings = {**tiny, "batch_size": 8, "epochs": "1st", "backbone": net}
+    run = byol.pretrain(images, out=str(tmp_path / "run"), **settings)
+    assert "Conv2d" not in repr(run)
+    own = "the run's data were an object in Python, tensor: pass it"
+    for ask in (byol.evaluate, partial(byol.embed, out=tmp_path / "v.npy")):
+        with pytest.raises(byol.UserError, match=own):
+            ask(run.path, net=net)
+    with pytest.raises(byol.UserError, match=own):
+        byol.pretrain(resume=run.path, backbone=net)
+    with pytest.raises(byol.UserError, match="the backbone was a network of your own, <Sequential>: pass it"):
+        byol.pretrain(images, resume=run.path)
+    byol.pretrain(images, net, resume=run.path)
 
 
 def test_failed_resume_leaves_the_run_alone(tiny: dict[str, Any], tmp_path: Path) -> None:

@@ -73,6 +73,10 @@ def build_backbone(
 def _timm(name: str, image_size: int, channels: int) -> nn.Module:
     import timm
 
+    if name.startswith("<"):  # as a run's settings have it
+        raise UserError(
+            f"the backbone was a network of your own, {name}: pass it again to byol.pretrain in Python"
+        )
     if not timm.is_model(name):
         names = [*CIFAR_RESNETS, *timm.list_models()]
         raise UserError(

@@ -18,7 +18,7 @@ from byol.data.opened import Source, without_unreadable
 from byol.data.torchvision_sets import EMNIST_SPLITS, TORCHVISION_SETS, open_torchvision
 from byol.errors import UserError, closest, unknown
 
-__all__ = ["NAMES", "Source", "open_source", "resolved_spec"]
+__all__ = ["NAMES", "Source", "check_named", "open_source", "resolved_spec"]
 
 NAMES = ("digits", *TORCHVISION_SETS)
 _SCHEMES = ("folder", "hf")
@@ -67,6 +67,19 @@ def resolved_spec(spec: str) -> str:
     if scheme != "hf" and Path(spec).expanduser().exists():
         return f"folder:{_absolute(spec)}"
     return spec
+
+
+def check_named(stored: str) -> None:
+    """Check that the data of a run's settings can be opened by their name.
+
+    Raises:
+        UserError: they were an object: a Dataset, of which the class is stored, or a tensor.
+    """
+    if stored not in NAMES and ":" not in stored:
+        raise UserError(
+            f"the run's data were an object in Python, {stored}: pass it as `data` there, or, to evaluate or "
+            "embed, name others with --data"
+        )
 
 
 def _absolute(path: str) -> Path:

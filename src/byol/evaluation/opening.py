@@ -114,10 +114,7 @@ def _open_file(
     source = open_source(data, channels=architecture.channels, data_dir=folder, on_error=on_error)
     source = replace(source, train=in_memory(source.train))
     backbone = _build(architecture, source, net)
-    try:
-        left_out = load_plain(backbone.net, state, str(file))
-    except UserError as error:
-        raise UserError(f"{error}: is it another --backbone, --stem, --channels or --image-size?") from error
+    left_out = load_plain(backbone.net, state, str(file))
     hint = other_weights_hint(backbone.net, str(file)) if architecture.normalize is None else ""
     for line in filter(None, (left_out, hint)):
         print(line, file=sys.stderr)

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from byol.augment.evaluation import Preprocess
 from byol.bundle import load_backbone
 from byol.core.backbone import Backbone
-from byol.data.source import Source, open_source, resolved_spec
+from byol.data.source import Source, check_named, open_source, resolved_spec
 from byol.errors import UserError
 from byol.rundir import RunDirectory
 from byol.types import ImageSet
@@ -107,6 +107,8 @@ def open_data(target: Target, data: Data | None, data_dir: str | None, on_error:
     spec = target.config.get("data") if data is None else data
     if spec is None:
         raise UserError("nothing here says which data to use: name them with --data")
+    if data is None:
+        check_named(spec)
     folder = data_dir or target.config.get("data_dir") or "./datasets"
     channels = target.backbone.channels
     # 1 and 3 are what sources convert to; other counts are taken as they come.

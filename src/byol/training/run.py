@@ -2,7 +2,7 @@
 
 import copy
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from byol.augment.view_settings import written_out
 from byol.bundle import load_backbone
 from byol.config import PretrainConfig
 from byol.core.backbone import Backbone
+from byol.data.source import check_named, resolved_spec
 from byol.errors import UserError
 from byol.rundir import RunDirectory, free_path
 from byol.settings import flag, settings_from
@@ -34,7 +35,7 @@ class Run:
     path: Path
     labelled: bool = True
     """The train images have labels: `byol evaluate` can judge the features."""
-    net: nn.Module | None = None
+    net: nn.Module | None = field(default=None, repr=False)
     """The user's own network, where it was one."""
     masked: bool = False
     """They have masks: `byol evaluate --protocol segmentation` can."""
@@ -105,7 +106,8 @@ class _Inputs:
     def conflicts(self, stored: dict[str, Any]) -> list[str]:
         """Return what was named, and is neither the default nor what a stored run has."""
         defaults = {"data": DEFAULT_DATA, "backbone": DEFAULT_BACKBONE}
-        given = {"data": self.data, "backbone": self.backbone}
+        data = resolved_spec(self.data) if isinstance(self.data, str) else self.data
+        given = {"data": data, "backbone": self.backbone}
         return [
             name
             for name, value in given.items()
@@ -160,6 +162,8 @@ def _resume(inputs: _Inputs, run: RunDirectory, settings: dict[str, Any]) -> Run
         raise UserError(
             f"--resume continues a run as it was: only {allowed} may stand beside it, not {flag(refused[0])}"
         )
+    if isinstance(inputs.data, str):
+        check_named(stored["data"])
     # The checkpoint holds the weights: those that the run started from are not read again.
     # How many processes go on is for whoever starts them now.
     stored |= {"backbone_weights": None, "nodes": PretrainConfig.nodes}

@@ -11,7 +11,7 @@ from torch import nn
 
 from byol.config import PretrainConfig
 from byol.data.batches import BatchPlan
-from byol.errors import UserError
+from byol.errors import UserError, listed
 from byol.evaluation.monitor import PatchMonitor, holdout_accuracies
 from byol.rundir import RunDirectory
 from byol.tracking import Status
@@ -180,8 +180,10 @@ class Session:
     def _summary(self, module: Pretraining) -> str:
         """Return what is about to happen, in one line."""
         data, config = self.data, self.config
-        names = data.train.class_names
-        labels = "without labels" if data.train.labels is None else f"{len(names or ())} classes"
+        names = data.train.class_names or ()
+        labels = "without labels" if data.train.masks is None else "with masks"
+        if data.train.labels is not None:
+            labels = f"{len(names)} classes: {listed(names)}"
         return (
             f"{len(data.pretraining)} images to train on, {len(data.holdout)} held out ({labels}); "
             f"{config.backbone} at {config.image_size} px, {module.settings.name}, "
