@@ -23,7 +23,7 @@ from byol.core.positives import positive_pairs
 from byol.types import View
 
 FILE = Path(__file__).parents[1] / "docs" / "positives.jpg"
-GRID, SIZE, SEED = 7, 224, 20
+GRID, SIZE, SEED = 7, 224, 5
 COLOURS = ("tab:orange", "tab:cyan")
 
 
@@ -71,7 +71,7 @@ def _draw_crop(axes: Axes, view: View, number: int) -> None:
 
 
 def _draw_pairs(figure: Figure, crops: list[Axes], pairs: Tensor) -> None:
-    """Join the cells of each pair; the colour is that of the cell in the first view."""
+    """Join the cells of each pair by an arc; the colour is that of the cell in the first view."""
     matched = pairs.any(dim=1).nonzero()[:, 0].tolist()
     for first, second in pairs.nonzero().tolist():
         colour = colormaps["hsv"](matched.index(first) / len(matched))
@@ -79,7 +79,13 @@ def _draw_pairs(figure: Figure, crops: list[Axes], pairs: Tensor) -> None:
         for axes, end in zip(crops, ends, strict=True):
             axes.plot(*end, "o", color=colour, markeredgecolor="black", markersize=7)
         line = ConnectionPatch(
-            ends[0], ends[1], "data", "data", axesA=crops[0], axesB=crops[1], color=colour, linewidth=0.9
+            *ends,
+            *("data", "data"),
+            axesA=crops[0],
+            axesB=crops[1],
+            color=colour,
+            linewidth=0.9,
+            connectionstyle="arc3,rad=-0.12",  # straight ones of a row would lie on each other
         )
         figure.add_artist(line)
 

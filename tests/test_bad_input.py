@@ -78,6 +78,10 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["pretrain", "--instance-weight", "1"], ["instance_weight", "for pixpro and pixcontrast"]),
         (["pretrain", "--method", "simsiam", "--positive-distance", "1"], ["positive_distance", "simsiam"]),
         (["pretrain", "--feature-layer", "layer3"], ["feature_layer means nothing with method byol"]),
+        (
+            ["pretrain", "--method", "pixpro", "--preset", "small", "--feature-layer", "global_pool"],
+            ["hidden layer 'global_pool' gives no map but", "choose a layer before the pooling"],
+        ),
         (["pretrain", "--propagation-layers", "0"], ["propagation_layers", "it is for pixpro"]),
         (["pretrain", "--method", "pixcontrast", "--propagation-gamma", "1"], ["it is for pixpro"]),
         (["pretrain", "--method", "pixpro", "--pixel-temperature", "1"], ["it is for pixcontrast"]),
@@ -98,9 +102,11 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["pretrain", "--config", "no.yaml"], ["--config no.yaml", "no such file"]),
         (["pretrain", "--resume", "nowhere"], ["'nowhere' is not a run directory", "no such folder"]),
         (["pretrain", "--data", "folder:nowhere"], ["nowhere"]),
+        (["pretrain", "--data", "emnist/letter"], ["EMNIST has six sets", "Did you mean 'emnist/letters'?"]),
         (["pretrain", "--data", "digit"], ["digit", "Did you mean 'digits'?"]),
         (["pretrain", "--backbone", "resnet81"], ["unknown backbone 'resnet81'", "Did you mean"]),
         (["pretrain", "--batch-size", "2000"], ["batch size 2000 is larger than the data: 1167 images"]),
+        (["pretrain", "--batch-size", "63", "--devices", "2"], ["2 processes", "make it a multiple of 2"]),
         (["pretrain", "--batch-size", "1"], ["a batch of one image"]),
         (["pretrain", "--batch-size", "6", "--accumulate", "4"], ["does not divide", "multiple of 4"]),
         (["pretrain", "--holdout", "5000"], ["5000", "1297"]),
@@ -148,6 +154,16 @@ def test_config_that_is_none(text: str, capsys: pytest.CaptureFixture[str]) -> N
 def test_folder_without_images(capsys: pytest.CaptureFixture[str]) -> None:
     Path("empty").mkdir()
     assert "empty" in refused(["pretrain", "--data", "empty"], capsys)
+
+
+def test_class_folders_that_differ(photographs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "test"):
+        shutil.copytree(photographs, Path("pictures") / split)
+    Path("pictures/test/dogs").rename("pictures/test/birds")
+    line = refused(["pretrain", "--data", "pictures"], capsys)
+    assert (
+        "class folders of train/ and test/" in line and "only in train/: dogs; only in test/: birds" in line
+    )
 
 
 def test_unreadable_image_is_named(photographs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,7 +120,10 @@ SMALLER = {"backbone": "resnet8_16", "stem": "strided", "image_size": 32, "proje
 @pytest.mark.parametrize(
     ("name", "shrunk"),
     [(name, {}) for name in ("cifar10-cpu", "cifar10-200", "cifar10-1000")]
-    + [(name, SMALLER) for name in ("cifar-1min", "cifar-10min", "cifar-20min", "pixpro-100", *PUBLISHED)],
+    + [
+        (name, SMALLER)
+        for name in ("cifar-1min", "cifar-10min", "cifar-20min", "pixpro-100", "pixpro-400", *PUBLISHED)
+    ],
 )
 def test_recipe_takes_correct_steps(
     name: str, shrunk: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -155,7 +155,9 @@ DEFECTS = {
     "002.c DDP has to search for parameters without gradient": (
         "core/test_two_processes.py::test_two_processes_stay_together",
     ),
-    "002.d DataParallel fails in hooks": ("core/test_learner_use.py::test_data_parallel_copies_are_refused",),
+    "002.d DataParallel fails in a hook": (
+        "core/test_learner_use.py::test_data_parallel_copies_are_refused",
+    ),
     "002.- a last batch of one image": (
         "training/test_seed_trainer.py::test_an_epoch_has_each_image_once_and_a_new_order",
         "training/test_seed_train_byol.py::test_loaders_of_either_kind_and_a_last_batch_of_one",
@@ -343,7 +345,7 @@ def numbered(notes: str) -> set[str]:
 @pytest.mark.skipif(not NOTES.is_file(), reason="the notes on the other systems are not here")
 def test_nothing_that_the_notes_number_is_left_out() -> None:
     ids = {key.split()[0] for key in DEFECTS}
-    assert numbered(NOTES.read_text()) == {id for id in ids if not id.endswith("-")}
+    assert numbered(NOTES.read_text()) == {key for key in ids if not key.endswith("-")}
 
 
 @pytest.mark.skipif(not NOTES.is_file(), reason="the notes on the other systems are not here")

@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from byol.errors import UserError
 from tests.scenes import write_scenes
@@ -27,6 +28,13 @@ def run(small: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
         return values
 
     return recorded
+
+
+def test_the_picture_of_positive_pairs(script: Callable[[str], ModuleType], tmp_path: Path) -> None:
+    pairs = script("positives").draw(tmp_path / "positives.jpg")
+    assert pairs.shape == (49, 49) and 5 < pairs.sum() < 49
+    with Image.open(tmp_path / "positives.jpg") as picture:
+        assert picture.size == (1260, 387)
 
 
 @pytest.mark.slow

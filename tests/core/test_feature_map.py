@@ -59,6 +59,14 @@ def test_a_loaded_bundle_gives_the_same_map(name: str, tmp_path: Path) -> None:
     assert torch.equal(load_backbone(tmp_path).feature_map(IMAGES), backbone.eval().feature_map(IMAGES))
 
 
+def test_a_bundle_gives_the_map_of_a_network_of_one_s_own(tmp_path: Path) -> None:
+    resnet = torchvision.models.resnet18().eval()
+    backbone = Backbone(resnet, 64, "avgpool", preprocess=preprocess_for("small", 64, 3)).eval()
+    save_bundle(tmp_path, backbone, None, {})
+    found = load_backbone(tmp_path, net=torchvision.models.resnet18()).feature_map(IMAGES)
+    assert torch.equal(found, nn.Sequential(*list(resnet.children())[:-2])(IMAGES))
+
+
 def test_torchvision_networks() -> None:
     resnet = torchvision.models.resnet18().eval()
     images = torch.rand(2, 3, 96, 64)  # not square

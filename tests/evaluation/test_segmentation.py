@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 from safetensors.torch import save_file
@@ -17,10 +18,11 @@ from torch import nn
 from byol.augment.evaluation import Preprocess
 from byol.core.backbone import Backbone
 from byol.data.masks import PixelClasses
+from byol.evaluation import segmentation_picture
 from byol.evaluation.dense_features import WholeImages, map_batches
 from byol.evaluation.results import table
 from byol.evaluation.run import evaluate
-from byol.evaluation.segmentation_picture import class_colours, coloured
+from byol.evaluation.segmentation_picture import class_colours, coloured, draw_segmentation
 from byol.evaluation.tracked import metrics_of
 from byol.rundir import RunDirectory
 from tests.scenes import scenes, write_scenes
@@ -128,6 +130,34 @@ def test_networks_of_one_size_get_resized_images() -> None:
     assert not inputs.takes(part.images.shape[1:]) and inputs.takes(torch.Size((3, 16, 16)))
     assert inputs(part.images).shape == (3, 3, 16, 16)
     assert next(map_batches(backbone, part)).shape == (3, 4, 8, 8)
+
+
+def test_the_picture_shows_truth_and_prediction_in_the_legend_s_colours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(segmentation_picture, "save_figure", lambda figure, file: figures.append(figure))
+    part, names = scenes(2), ("ground", "red", "blue")
+    assert part.masks is not None
+    truths = torch.stack([part.masks[index] for index in range(2)])
+    predictions = torch.where(truths == 1, 2, torch.where(truths == 2, 1, 0)).to(torch.uint8)
+    rows = list(zip(part.images, truths, predictions, strict=True))
+    draw_segmentation(tmp_path / "x.png", rows, PixelClasses(names, 255), "two scenes")
+    legend, panels = figures[0].legends[0], figures[0].axes
+    colours = {
+        text.get_text(): patch.get_facecolor()[:3]
+        for text, patch in zip(legend.get_texts(), legend.get_patches(), strict=True)
+    }
+    assert colours.keys() == {*names, "void"} and colours["void"] == (0, 0, 0)
+    assert [panel.get_title() for panel in panels[:3]] == ["image", "truth", "prediction"]
+    for row, (image, *numbers) in enumerate(rows):
+        shown = [np.asarray(panel.images[0].get_array()) for panel in panels[3 * row : 3 * row + 3]]
+        assert np.array_equal(shown[0], image.permute(1, 2, 0))
+        for picture, wanted in zip(shown[1:], numbers, strict=True):
+            named = [
+                [colours[dict(enumerate(names)).get(k, "void")] for k in line] for line in wanted.tolist()
+            ]
+            np.testing.assert_allclose(picture, named)
 
 
 def test_void_is_black_and_classes_are_not() -> None:

@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import nn
 
 import byol
 from byol.cli import main
 from byol.training.progress import Progress
 from tests.scenes import VOID, scenes, write_parquet, write_scenes
+from tests.training.test_pretrain import lasting
 
 Spoil = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 
@@ -26,6 +29,20 @@ def test_patch_knn_is_measured_on_the_hold_out(tmp_path: Path, tiny: dict[str, A
     assert [*found] == [3, 6] and all(0.4 < value <= 1 for value in found.values())
     assert "patch kNN" in capsys.readouterr().err
     assert not any("knn" in record for record in run.metrics())
+
+
+def test_other_splits_change_nothing(tmp_path: Path, tiny: dict[str, Any]) -> None:
+    """Pretraining is on train alone, and so is what is watched meanwhile."""
+    alone = write_scenes(tmp_path / "alone", train=70)
+    whole = write_scenes(tmp_path / "whole", train=70, validation=9, test=9)
+    settings = {**tiny, "image_size": 16, "data_dir": str(tmp_path / "downloads"), "batch_size": 63}
+    first, second = (
+        byol.pretrain(f"hf:{folder}", out=str(tmp_path / f"run-{folder.name}"), **settings)
+        for folder in (alone, whole)
+    )
+    assert lasting(first.metrics()) == lasting(second.metrics())
+    weights = [load_file(run.path / "model" / "model.safetensors") for run in (first, second)]
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
 
 def test_what_to_do_next(tmp_path: Path, tiny: dict[str, Any], capsys: Any) -> None:
