@@ -1,4 +1,4 @@
-"""Weights in files: written whole, read without running code, loaded exactly or not at all."""
+"""Weights: written whole, read without running code, loaded exactly or not at all; and are they finite?"""
 
 import pickle
 from collections.abc import Iterable
@@ -24,6 +24,12 @@ def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
     from safetensors.torch import save
 
     file.write_bytes(save(tensors))
+
+
+def all_finite(network: nn.Module) -> bool:
+    """Say whether every parameter and buffer is finite; the host waits for the answer."""
+    tensors = [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
+    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
 
 
 def save_weights(net: nn.Module, file: Path) -> None:

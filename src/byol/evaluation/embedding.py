@@ -1,8 +1,8 @@
 """`byol embed`: the vectors of a whole split, in the order of its images, as a file."""
 
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def embed(
         raise UserError(f"cannot write '{out}': the name must end in {', '.join(WRITERS)}")
     if config.split not in SPLITS:
         raise unknown("split", config.split, SPLITS)
-    worker = _Extraction(chosen_device(config.device), config.num_workers)
+    device = chosen_device(config.device)
     opened, source = open_with_data(
         target, data, config.data_dir, net, Architecture.of(config), config.on_error
     )
@@ -63,35 +63,25 @@ def embed(
         source = _with_readable_test(source)
     if source.skipped:
         print(f"left out what cannot be read: {listed(source.skipped)}", file=sys.stderr)
-    parts = [
-        worker.features(opened, images, source.name, name, config.split == "all")
+    parts = {
+        name: _features(opened, images, source.name, name, device, config.num_workers)
         for name, images in _chosen(source, config.split)
-    ]
-    _write(file, _joined(parts))
+    }
+    _write(file, _joined(parts) if config.split == "all" else parts[config.split])
     return file
 
 
-@dataclass(frozen=True)
-class _Extraction:
-    device: torch.device
-    num_workers: int
+def _features(
+    target: Target, images: ImageSet, data: str, split: str, device: torch.device, num_workers: int
+) -> Features:
+    check_channels(target, images, f"{data} ({split})")
+    backbone, preprocess = target.backbone, target.preprocess
 
-    def features(self, target: Target, images: ImageSet, data: str, split: str, prefix: bool) -> Features:
-        check_channels(target, images, f"{data} ({split})")
-        key = fingerprint(target.backbone, target.preprocess, images, data, split)
+    def compute() -> Features:
+        return extract(backbone, preprocess, images, device=device, num_workers=num_workers)
 
-        def compute() -> Features:
-            return extract(
-                target.backbone,
-                target.preprocess,
-                images,
-                device=self.device,
-                num_workers=self.num_workers,
-            )
-
-        found = cached(target.cache, key, images, compute)
-        keys = [f"{split}/{key}" for key in found.keys] if prefix else found.keys
-        return Features(found.vectors, found.labels, keys)
+    key = fingerprint(backbone, preprocess, images, data, split)
+    return cached(target.cache, key, images, compute)
 
 
 def _with_readable_test(source: Source) -> Source:
@@ -112,14 +102,16 @@ def _chosen(source: Source, split: str) -> list[tuple[str, ImageSet]]:
     return [(split, present[split])]
 
 
-def _joined(parts: list[Features]) -> Features:
-    """Lay features end to end; images without a label get `UNLABELLED` where others have one."""
-    vectors = torch.cat([part.vectors for part in parts])  # [N,D]
-    keys = [key for part in parts for key in part.keys]
-    if all(part.labels is None for part in parts):
+def _joined(parts: Mapping[str, Features]) -> Features:
+    """Lay the features of splits end to end, with the split before each key; images without a label get
+    `UNLABELLED` where others have one."""
+    vectors = torch.cat([part.vectors for part in parts.values()])  # [N,D]
+    keys = [f"{split}/{key}" for split, part in parts.items() for key in part.keys]
+    if all(part.labels is None for part in parts.values()):
         return Features(vectors, None, keys)
     labels = [
-        torch.full((len(part.vectors),), UNLABELLED) if part.labels is None else part.labels for part in parts
+        torch.full((len(part.vectors),), UNLABELLED) if part.labels is None else part.labels
+        for part in parts.values()
     ]
     return Features(vectors, torch.cat(labels), keys)
 

@@ -28,6 +28,7 @@ from byol.evaluation.supervised import (
 )
 from byol.randomness import NETWORK, derived_seed, epoch_order
 from byol.types import ImageSet
+from byol.weights import all_finite
 
 RATES = (0.3, 1.0)
 """Base rates per 256 images. A ResNet-14 from scratch, ten epochs on a quarter of CamVid: with 0.1, 0.3, 1
@@ -141,7 +142,7 @@ def finetune_fcn(tuning: FineTuning, grid: Sequence[Setting], report: Callable[[
     Raises:
         UserError: the backbone's weights are not finite; all fits diverged.
     """
-    if not _is_finite(tuning.backbone):
+    if not all_finite(tuning.backbone):
         raise UserError("the weights of the backbone are not finite: nothing can be made of them")
     reached: dict[Setting, float | None] = {}
     best: SegmentationNetwork | None = None
@@ -162,13 +163,9 @@ def finetune_fcn(tuning: FineTuning, grid: Sequence[Setting], report: Callable[[
     return FineTuned(best, _settings(tuning.task, chosen, reached))
 
 
-def _is_finite(network: nn.Module) -> bool:
-    return all(bool(tensor.isfinite().all()) for tensor in network.state_dict().values())
-
-
 def _choice_iou(tuning: FineTuning, network: SegmentationNetwork) -> float | None:
     """Return the mean IoU on the images that settings are chosen on; None of a network that diverged."""
-    if not _is_finite(network):
+    if not all_finite(network):
         return None
     choice, classes = tuning.task.choice, tuning.task.classes
     return mean_iou(pixel_confusion(tuning.predictions(network, choice), masks_of(choice), classes))

@@ -22,6 +22,7 @@ from byol.evaluation.supervised import (
     batch_size,
     steps_per_epoch,
 )
+from byol.weights import all_finite
 
 RATES = (0.005, 0.01, 0.02, 0.05, 0.1)
 EPOCHS = (30, 50)
@@ -89,7 +90,7 @@ def finetune(
     start = time.perf_counter()
     classifier = supervision.fitted(everything, chosen)
     report(f"{_described(chosen, len(everything))}, the last fit ({time.perf_counter() - start:.0f} s)")
-    if not all(tensor.isfinite().all() for tensor in classifier.state_dict().values()):
+    if not all_finite(classifier):
         raise UserError(
             f"fine-tuning diverged with a rate of {chosen.lr:g}: give lower --finetune-rates "
             "(or the weights were broken before)"

@@ -45,8 +45,8 @@ class Representation:
     cache: Path | None
     described: dict[str, Any] = field(default_factory=dict)
     """More to know about it, which goes into the settings of its results."""
-    classifier: Path | None = None
-    """What was trained beside the network: the file of the online probe."""
+    online_probe: Path | None = None
+    """The file of the classifier that was trained beside the network."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def measured(
     for protocol in request.protocols:
         if protocol == "finetune" and not isinstance(representation.network, Backbone):
             continue  # pixels have no weights
-        if protocol == "online" and representation.classifier is None:
+        if protocol == "online" and representation.online_probe is None:
             continue  # baselines have none
         measure = _measure(bench, protocol)
         for amount, draw in request.selections():
@@ -182,8 +182,8 @@ def _outcome(bench: _Bench, problem: Problem, protocol: str, drawn: Tensor | Non
     if protocol == "linear":
         return _linear(bench, problem)
     if protocol == "online":
-        assert bench.representation.classifier is not None
-        return online(problem, bench.representation.classifier)
+        assert bench.representation.online_probe is not None
+        return online(problem, bench.representation.online_probe)
     if drawn is not None:
         return few_label_logistic(problem, drawn)
     return transfer_logistic(problem, device) if bench.request.transfer else logistic(problem, device)

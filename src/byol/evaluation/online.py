@@ -10,13 +10,13 @@ from byol.evaluation.target import Data, Target
 from byol.weights import read_weights
 
 
-def online(problem: Problem, classifier: Path) -> Outcome:
+def online(problem: Problem, probe: Path) -> Outcome:
     """Score queries by weight [K,D] and bias [K] of a file. Nothing is fitted, and no label is read."""
-    state = read_weights(classifier)
+    state = read_weights(probe)
     return Outcome(F.linear(problem.queries, state["weight"], state["bias"]))
 
 
-def online_classifier(target: Target, data: Data | None) -> Path:
+def online_probe_file(target: Target, data: Data | None) -> Path:
     """Return the file with the online probe of a run.
 
     Raises:

@@ -75,17 +75,10 @@ def parsed_request(config: EvaluateConfig) -> Request:
     Raises:
         UserError: a name or an amount is none, or they do not go together.
     """
-    protocols = tuple(dict.fromkeys(_items(config.protocol, "--protocol")))
-    for name in protocols:
-        if name not in PROTOCOLS:
-            raise unknown("protocol", name, PROTOCOLS)
+    protocols = _known_names(config.protocol, "protocol", PROTOCOLS)
     amounts = tuple(dict.fromkeys(_amount(text) for text in _items(config.labels, "--labels")))
     _check_together(config, protocols, amounts)
-    frozen = () if config.freeze is None else tuple(dict.fromkeys(_items(config.freeze, "--freeze")))
-    heads = HEADS if config.heads is None else tuple(dict.fromkeys(_items(config.heads, "--heads")))
-    for name in heads:
-        if name not in HEADS:
-            raise unknown("head", name, HEADS)
+    heads = HEADS if config.heads is None else _known_names(config.heads, "heads", HEADS)
     dense = protocols[0] in DENSE
     if dense and "fcn" not in heads:
         _refuse_given(config, ("finetune_rates", "finetune_epochs"), "for segmentation's head fcn only")
@@ -98,7 +91,7 @@ def parsed_request(config: EvaluateConfig) -> Request:
         config.metric,
         config.transfer,
         _grid(config, *((fcn.RATES, fcn.EPOCHS) if dense else (RATES, EPOCHS))),
-        frozen,
+        () if config.freeze is None else _distinct(config.freeze, "--freeze"),
         heads,
         None if config.classes is None else _class_names(config.classes),
         config.void,
@@ -182,7 +175,7 @@ def _grid(
 
 
 def _rates(text: str) -> tuple[float, ...]:
-    items = tuple(dict.fromkeys(_items(text, "--finetune-rates")))
+    items = _distinct(text, "--finetune-rates")
     if not all(
         re.fullmatch(r"[0-9]*\.?[0-9]+(e-?[0-9]+)?", item) and 0 < float(item) < 1e6 for item in items
     ):
@@ -191,10 +184,22 @@ def _rates(text: str) -> tuple[float, ...]:
 
 
 def _epochs(text: str) -> tuple[int, ...]:
-    items = tuple(dict.fromkeys(_items(text, "--finetune-epochs")))
+    items = _distinct(text, "--finetune-epochs")
     if not all(re.fullmatch(r"[0-9]+", item) and int(item) > 0 for item in items):
         raise UserError(f"--finetune-epochs takes whole numbers above 0, such as 30,50, not '{text}'")
     return tuple(int(item) for item in items)
+
+
+def _known_names(text: str, setting: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    names = _distinct(text, flag(setting))
+    for name in names:
+        if name not in known:
+            raise unknown(setting.removesuffix("s"), name, known)
+    return names
+
+
+def _distinct(text: str, flag: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(_items(text, flag)))
 
 
 def _items(text: str, flag: str) -> list[str]:

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BASELINES = ("random-init", "pixels")
+Row = tuple[str, str, str]
+"""protocol, features, split"""
+_HEADINGS = ("protocol", "features", "split")
+_ALWAYS = ("protocol", "features")
+"""Shown also where all rows have the same."""
+_PIPE_WIDTH = 200
 
 
 @dataclass(frozen=True)
@@ -95,13 +101,6 @@ def print_table(results: Sequence[Result], metric: str = "top1") -> None:
     from rich.console import Console
 
     Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table(results, metric))
-
-
-_PIPE_WIDTH = 200
-_HEADINGS = ("protocol", "features", "split")
-_ALWAYS = ("protocol", "features")
-Row = tuple[str, str, str]
-"""protocol, features, split"""
 
 
 def values_by_cell(results: Iterable[Result], metric: str) -> dict[tuple[Row, str | int], list[float]]:

@@ -17,7 +17,7 @@ from byol.evaluation.baselines import centred_pixels, random_init
 from byol.evaluation.classifier import has_classifier, load_classifier, network_name, refuse_existing
 from byol.evaluation.dense_task import divide_dense
 from byol.evaluation.measure import Machine, Representation, measured
-from byol.evaluation.online import online_classifier
+from byol.evaluation.online import online_probe_file
 from byol.evaluation.opening import Architecture, command_settings, open_with_data
 from byol.evaluation.outputs import Outputs, outputs_of
 from byol.evaluation.pictures import plot_labels
@@ -100,13 +100,11 @@ def _prepared(
 def _segmenting(config: EvaluateConfig, request: Request, data: Data | None, net: nn.Module | None) -> _Work:
     outputs, machine = outputs_of(config), _machine(config)
     opened, source = open_with_data(config.target, data, config.data_dir, net, Architecture.of(config))
-    if config.baselines and (reason := opened.no_random_init):
-        print(f"no random-init among the baselines: {reason}", file=sys.stderr)
     opened.backbone.prepare_feature_map()  # raises where the network gives none
     task = divide_dense(source, opened.holdout(data), request.classes, request.void, request.chooses)
     representations = [_trained(opened)]
-    if config.baselines and not opened.no_random_init:
-        representations.append(_untrained(opened, task.train, machine))
+    if config.baselines:
+        representations += _untrained(opened, task.train, machine)
     return _Work(
         config,
         opened.run,
@@ -127,17 +125,14 @@ def _measuring(config: EvaluateConfig, request: Request, data: Data | None, net:
     opened, source = open_with_data(config.target, data, config.data_dir, net, Architecture.of(config))
     for name in request.freeze:
         find_layer(opened.backbone.net, name)
-    if config.baselines and (reason := opened.no_random_init):
-        print(f"no random-init among the baselines: {reason}", file=sys.stderr)
-    classifier = online_classifier(opened, data) if "online" in request.protocols else None
+    probe = online_probe_file(opened, data) if "online" in request.protocols else None
     task = divide(source, opened.holdout(data))
     for amount, draw in request.selections():
         if draw is not None:
             draw_labels(task.labels, amount, draw, request.seed)  # raises where a class has too few
-    representations = [_trained(opened, classifier)]
-    if config.baselines and not opened.no_random_init:
-        representations.append(_untrained(opened, task.train, machine))
+    representations = [_trained(opened, probe)]
     if config.baselines:
+        representations += _untrained(opened, task.train, machine)
         representations.append(Representation("pixels", *centred_pixels(task.train), opened.seed, None, None))
     if outputs.networks is not None:
         _refuse_existing(outputs.networks, representations, request)
@@ -197,8 +192,8 @@ def _report(results: list[Result], work: _Work, folder: Path) -> None:
             work.write_report(folder, result)
 
 
-def _trained(target: Target, classifier: Path | None = None) -> Representation:
-    """Return the trained features, with the classifier trained beside them."""
+def _trained(target: Target, online_probe: Path | None = None) -> Representation:
+    """Return the trained features, with the probe trained beside them."""
     return Representation(
         target.method,
         target.backbone,
@@ -207,12 +202,15 @@ def _trained(target: Target, classifier: Path | None = None) -> Representation:
         target.epoch,
         target.cache,
         target.described,
-        classifier,
+        online_probe,
     )
 
 
-def _untrained(target: Target, train: ImageSet, machine: Machine) -> Representation:
-    """Return the features of step 0."""
+def _untrained(target: Target, train: ImageSet, machine: Machine) -> list[Representation]:
+    """Return the features of step 0; none, and a line that tells why, where there are no such weights."""
+    if reason := target.no_random_init:
+        print(f"no random-init among the baselines: {reason}", file=sys.stderr)
+        return []
     assert target.run is not None
     initial = random_init(
         target.backbone,
@@ -221,4 +219,4 @@ def _untrained(target: Target, train: ImageSet, machine: Machine) -> Representat
         device=machine.device,
         num_workers=machine.num_workers,
     )
-    return Representation("random-init", initial, target.preprocess, target.seed, 0, target.cache)
+    return [Representation("random-init", initial, target.preprocess, target.seed, 0, target.cache)]

@@ -84,7 +84,7 @@ class ScaledCrops:
     workers. Images that fit in memory stay on the device as uint8.
 
     Args:
-        images: with masks.
+        image_set: with masks.
         settings: of the crops.
         seed: of the draws.
         device: where the batches go.
@@ -93,18 +93,18 @@ class ScaledCrops:
 
     def __init__(
         self,
-        images: ImageSet,
+        image_set: ImageSet,
         settings: CropSettings,
         *,
         seed: int = 0,
         device: torch.device | str = "cpu",
         num_workers: int = 0,
     ) -> None:
-        self.image_set, self.settings, self.seed = images, settings, seed
+        self.image_set, self.settings, self.seed = image_set, settings, seed
         self.device, self.num_workers = device, num_workers
-        together, masks = resident(images, largest_side=LARGEST_SIDE), masks_of(images)
-        self.images = None if together is None else together.to(device)
-        if together is not None:
+        images, masks = resident(image_set, largest_side=LARGEST_SIDE), masks_of(image_set)
+        self.images = None if images is None else images.to(device)
+        if images is not None:
             self.masks = torch.stack([masks[index] for index in range(len(masks))]).to(device)
 
     def __call__(self, epoch: int, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -162,6 +162,7 @@ def descend(
 
 
 def set_batch_norm_momentum(network: nn.Module, momentum: float) -> None:
+    """Set the weight that a batch's statistics have in the running ones."""
     for part in network.modules():
         if isinstance(part, _BatchNorm):
             part.momentum = momentum

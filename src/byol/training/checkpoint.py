@@ -10,7 +10,7 @@ from byol.errors import UserError
 from byol.training.errors import NonFiniteError
 from byol.training.module import Pretraining
 from byol.training.preparation import PreparedData
-from byol.training.watch import all_finite
+from byol.weights import all_finite
 
 _FORMAT = 1
 

@@ -14,7 +14,7 @@ from byol.core.learner import BYOL
 from byol.data.dataset_images import sample_image
 from byol.errors import UserError
 from byol.training.errors import NonFiniteError
-from byol.training.watch import all_finite
+from byol.weights import all_finite
 
 _LOOK_EVERY = 50
 """Steps between two looks at whether all is finite: a look makes the host wait for the device."""

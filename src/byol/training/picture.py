@@ -15,25 +15,17 @@ _PIXELS = 64
 """Small views are enlarged to at least this side."""
 
 
-class FirstViews:
-    """Draws the first batch's views when training starts."""
-
-    def __init__(self, file: Path, module: Pretraining, data: PreparedData, config: PretrainConfig) -> None:
-        self.file = file
-        self.module = module
-        self.data = data
-        self.config = config
-
-    def __call__(self) -> None:
-        if self.file.exists():
-            return
-        batch = first_batch(self.config, self.data, self.module.plan)
-        batch = batch._replace(images=batch.images.to(self.module.device))
-        view1, view2 = self.module.make_views(batch)
-        save_views(self.file, view1.image, view2.image, self.module)
+def draw_first_views(file: Path, module: Pretraining, data: PreparedData, config: PretrainConfig) -> None:
+    """Draw the views of the first batch, unless they are drawn."""
+    if file.exists():
+        return
+    batch = first_batch(config, data, module.plan)
+    batch = batch._replace(images=batch.images.to(module.device))
+    view1, view2 = module.make_views(batch)
+    _save_views(file, view1.image, view2.image, module)
 
 
-def save_views(file: Path, view1: Tensor, view2: Tensor, module: Pretraining) -> None:
+def _save_views(file: Path, view1: Tensor, view2: Tensor, module: Pretraining) -> None:
     """Save the first views of both kinds: each pair of rows is first view, second view."""
     from torchvision.utils import make_grid, save_image
 

@@ -24,7 +24,7 @@ from byol.training.environment import environment
 from byol.training.errors import Interrupted, LostProcessError, NonFiniteError
 from byol.training.loggers import Loggers
 from byol.training.module import Pretraining
-from byol.training.picture import FirstViews
+from byol.training.picture import draw_first_views
 from byol.training.preparation import Lengths, PreparedData, lengths, worker_count
 from byol.training.processes import launch_of
 from byol.training.progress import Progress
@@ -64,7 +64,8 @@ class Session:
         between = BetweenSteps(clock, saving, stop, self.state)
         if trainer.is_global_zero:
             between.monitor = self._monitor(module, progress, clock, durations, loggers)
-            between.first_views = FirstViews(self.run.views_picture, module, self.data, self.config)
+            views = (self.run.views_picture, module, self.data, self.config)
+            between.first_views = partial(draw_first_views, *views)
         companions = Companions(launch, trainer, self.run, is_new=self.state is None)
         # Lightning sets this attribute unannounced.
         trainer.callbacks.extend([companions, between])  # type: ignore[attr-defined]

@@ -61,12 +61,6 @@ class Watch(nn.Module):
         return record
 
 
-def all_finite(network: nn.Module) -> bool:
-    """Say whether every parameter and buffer is finite; the host waits for the answer."""
-    tensors = [tensor for tensor in network.state_dict().values() if tensor.is_floating_point()]
-    return bool(torch.stack([tensor.isfinite().all() for tensor in tensors]).all())
-
-
 def has_collapsed(spreads: dict[int, float], normalization: Normalization) -> bool:
     """Say whether the latest spread of projections is that of a collapsed learner.
 
