@@ -104,16 +104,16 @@ def open_data(target: Target, data: Data | None, data_dir: str | None, on_error:
         UserError: none are given and the target names none, they cannot be opened, or their images
             have another number of channels than the backbone takes.
     """
-    spec = target.config.get("data") if data is None else data
-    if spec is None:
-        raise UserError("nothing here says which data to use: name them with --data")
     if data is None:
-        check_named(spec)
+        data = target.config.get("data")
+        if data is None:
+            raise UserError("nothing here says which data to use: name them with --data")
+        check_named(data)
     folder = data_dir or target.config.get("data_dir") or "./datasets"
     channels = target.backbone.channels
     # 1 and 3 are what sources convert to; other counts are taken as they come.
     wanted = channels if channels in (1, 3) else None
-    source = open_source(spec, channels=wanted, data_dir=folder, on_error=on_error)
+    source = open_source(data, channels=wanted, data_dir=folder, on_error=on_error)
     check_channels(target, source.train, source.name)
     return source
 
