@@ -289,4 +289,4 @@ def test_the_runs_own_data_are_opened_and_nothing_is_skipped(
     run = make_run(on_error="skip", data_dir="elsewhere")
     evaluate(run.path, net=make_net(), protocol="knn", device="cpu")
     evaluate(run.path, net=make_net(), protocol="knn", device="cpu", data="emnist/digits", data_dir="here")
-    assert opened == [("digits", 1, "elsewhere"), ("emnist/digits", 1, "here")]
+    assert opened == [("digits", 1, "elsewhere", "stop"), ("emnist/digits", 1, "here", "stop")]
