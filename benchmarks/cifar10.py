@@ -29,13 +29,14 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from pretraining import check_settings, pretrained, segments, timed
+
 import byol
 from byol.config import PretrainConfig
 from byol.errors import UserError
 from byol.rundir import RunDirectory
 from byol.settings import flag, read_flags, read_yaml, recipe_text
 from byol.training.errors import Interrupted
-from runs import check_settings, pretrained, segments, timed
 
 STARTED = time.perf_counter()  # torch is not imported yet
 BUDGETS = ("1min", "10min", "20min")

@@ -11,12 +11,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pretraining import check_settings, pretrained, segments, timed
 from recorded import means, parser, record_as_asked
 
 import byol
 from byol.errors import UserError
 from byol.rundir import RunDirectory, write_atomically
-from runs import check_settings, pretrained, segments, timed
 
 SEEDS = (0, 1, 2)
 METHODS: dict[str, dict[str, str]] = {

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pretraining import pretrained
 from recorded import means, record
 
 import byol
@@ -19,7 +20,6 @@ from byol.config import PretrainConfig
 from byol.errors import UserError
 from byol.rundir import RunDirectory, write_atomically
 from byol.settings import read_yaml, recipe_text
-from runs import pretrained
 
 RECIPE = "cifar10-cpu"
 # Rates per 256 images times epochs, the same for every network. The paper's rates move a small network

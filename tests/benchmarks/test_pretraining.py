@@ -40,7 +40,7 @@ def write_images(folder: Path) -> Path:
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(
     script: Callable[[str], ModuleType], tmp_path: Path
 ) -> None:
-    runs, run = script("runs"), RunDirectory(tmp_path / "run")
+    runs, run = script("pretraining"), RunDirectory(tmp_path / "run")
     runs.pretrained(run, SETTINGS)
     losses = [record["loss"] for record in run.metrics()]
     run.last_checkpoint.unlink()  # what is there before it was written
@@ -50,7 +50,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(
 
 
 def test_a_run_of_other_settings_is_refused(script: Callable[[str], ModuleType], tmp_path: Path) -> None:
-    runs, run = script("runs"), RunDirectory(tmp_path / "run")
+    runs, run = script("pretraining"), RunDirectory(tmp_path / "run")
     runs.pretrained(run, SETTINGS)
     before = run.last_checkpoint.read_bytes()
     with pytest.raises(UserError, match="was started with --epochs 2st, not 3st"):
@@ -59,7 +59,7 @@ def test_a_run_of_other_settings_is_refused(script: Callable[[str], ModuleType],
 
 
 def test_time_is_added_up_over_segments(script: Callable[[str], ModuleType], tmp_path: Path) -> None:
-    runs, run = script("runs"), RunDirectory(tmp_path / "run")
+    runs, run = script("pretraining"), RunDirectory(tmp_path / "run")
     runs.pretrained(run, SETTINGS)
     with pytest.raises(KeyboardInterrupt), runs.timed(run):
         raise KeyboardInterrupt
