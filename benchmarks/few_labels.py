@@ -70,7 +70,8 @@ def measured(run: Path, amount: str, quick: bool) -> dict[str, Any]:
     if file.is_file():
         return dict(json.loads(file.read_text()))
     began = time.perf_counter()
-    settings: dict[str, Any] = {"labels": amount, "draws": DRAWS, "baselines": True, **grid}
+    settings: dict[str, Any] = {"labels": amount, "baselines": True, **grid}
+    settings |= {} if amount == "all" else {"draws": DRAWS}
     found = [result for seed in seeds(amount) for result in scores(run, seed, settings)]
     kept = [{**result, "data": "cifar10"} for result in found if result["metric"] == "top1"]
     part = {"minutes": round((time.perf_counter() - began) / 60, 1), "results": kept}
