@@ -171,7 +171,8 @@ def test_data_of_the_run_may_be_named_again(
     """However they are written: the run keeps the absolute path."""
     settings = {**tiny, "image_size": 32, "batch_size": 8, "epochs": "1st", "num_workers": 0}
     monkeypatch.chdir(photographs.parent)
-    run = byol.pretrain(photographs.name, out=str(tmp_path / "run"), **settings)
+    run = byol.pretrain(Path(photographs.name), out=str(tmp_path / "run"), **settings)
+    assert RunDirectory(run.path).config()["data"] == f"folder:{photographs}"
     assert byol.pretrain(photographs.name, resume=run.path) == run
 
 

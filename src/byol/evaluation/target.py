@@ -98,7 +98,10 @@ def open_target(path: str | Path, net: nn.Module | None = None) -> Target:
 
 
 def open_data(target: Target, data: Data | None, data_dir: str | None, on_error: str = "stop") -> Source:
-    """Open the data to evaluate on: the given ones, else the run's own; `on_error` as of `open_source`.
+    """Open the data to evaluate on: the given ones, else the run's own.
+
+    `on_error` is that of `open_source`, but never "skip" for a number: one that leaves images out is a number
+    about other data.
 
     Raises:
         UserError: none are given and the target names none, they cannot be opened, or their images

@@ -54,7 +54,7 @@ class Run:
 
 
 def pretrain(
-    data: Data = DEFAULT_DATA,
+    data: Data | Path = DEFAULT_DATA,
     backbone: str | nn.Module = DEFAULT_BACKBONE,
     *,
     hidden_layer: str | int | None = None,
@@ -78,7 +78,7 @@ def pretrain(
         UserError: a setting, the data or the network is not as it should be.
         Interrupted: a stop signal arrived; the run was saved and can be resumed.
     """
-    inputs = _Inputs(data, backbone, hidden_layer)
+    inputs = _Inputs(str(data) if isinstance(data, Path) else data, backbone, hidden_layer)
     # The weights and every step seed torch's global generator; the caller's is given back as it was.
     # Only the CPU's: asking for the GPUs' would start work on every one of them.
     with torch.random.fork_rng(devices=[]):
