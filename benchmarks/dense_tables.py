@@ -27,9 +27,10 @@ def dense(values: dict[str, Any]) -> str:
         "11 classes, the 233 test images of 240x180, in percent: mean over pretraining seeds "
         f"{', '.join(map(str, values['seeds']))} (+- their standard deviation). {pretraining['backbone']}, "
         f"{pretraining['epochs']} epochs on crops of {pretraining['image_size']} pixels of the 367 train "
-        f"images, {pretraining['optimizer']}, the same settings for all methods, "
-        f"{max(values['pretraining_seconds']):.0f} seconds at most. Frozen: a linear head on the feature "
-        "map, its rate chosen on the validation images. Fine-tuned: the whole network with a "
+        f"images, {pretraining['optimizer']}, the same settings for all methods, at most "
+        f"{max(values['pretraining_seconds']):.0f} seconds, {values['minutes']:.0f} minutes for all "
+        "of this, in one or more segments. Frozen: a linear head on the feature map, its rate chosen on the "
+        "validation images. Fine-tuned: the whole network with a "
         f"convolutional head, rate {evaluation['finetune_rates']} per 256 images, "
         f"{evaluation['finetune_epochs']} epochs.\n\n"
     )
