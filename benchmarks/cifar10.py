@@ -112,8 +112,7 @@ def finish(run: RunDirectory, settings: dict[str, Any], deadline: float | None, 
         OutOfTime: before training was at its end; it is saved.
         UserError: the run was started with other settings.
     """
-    if run.config_file.is_file():
-        check_settings(run, settings)
+    check_settings(run, settings)
     known = {result["protocol"] for result in run.results()}
     missing = [protocol for protocol in PROTOCOLS if protocol not in known]
     if not missing:

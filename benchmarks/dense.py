@@ -74,8 +74,8 @@ def measured(run: RunDirectory, name: str, settings: dict[str, str], quick: bool
     """Return the run's results, measured now or before; untrained features are those of BYOL's step 0."""
     evaluation = QUICK_EVALUATION if quick else EVALUATION
     file = run.path / f"dense-{'-'.join(evaluation.values())}.json"
+    check_settings(run, settings)
     if file.is_file():
-        check_settings(run, settings)
         return list(json.loads(file.read_text()))
     with timed(run):
         pretrained(run, settings)

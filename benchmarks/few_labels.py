@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pretraining import pretrained
+from pretraining import check_settings, pretrained
 from recorded import means, record
 
 import byol
@@ -42,8 +42,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few steps: measures nothing")
     options = parser.parse_args()
     run = RunDirectory(options.run or f"runs/{RECIPE}{'-quick' if options.quick else ''}")
+    settings = settings_of(options.data, options.quick)
     try:
-        pretrained(run, settings_of(options.data, options.quick))
+        check_settings(run, settings)
+        pretrained(run, settings)
     except UserError as error:
         raise SystemExit(f"few_labels: error: {error}") from error
     parts = [measured(run.path, amount, options.quick) for amount in AMOUNTS]

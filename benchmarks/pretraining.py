@@ -15,13 +15,8 @@ from byol.settings import flag, settings_from
 
 
 def pretrained(run: RunDirectory, settings: dict[str, Any]) -> None:
-    """Train to the end in one process: from the start (also where nothing was saved) or the last checkpoint.
-
-    Raises:
-        UserError: the run was started with other settings.
-    """
+    """Train to the end in one process: from the last checkpoint, or from the start where there is none."""
     if run.config_file.is_file():
-        check_settings(run, settings)
         run.remove_unless_saved()
     if run.last_checkpoint.is_file():
         byol.pretrain(resume=run.path, devices="1")
@@ -30,7 +25,9 @@ def pretrained(run: RunDirectory, settings: dict[str, Any]) -> None:
 
 
 def check_settings(run: RunDirectory, settings: dict[str, Any]) -> None:
-    """Raise UserError where a run that is to go on was started with other settings."""
+    """Raise UserError where a run is there already, and was started with other settings."""
+    if not run.config_file.is_file():
+        return
     from byol.augment.view_settings import written_out
     from byol.data.source import resolved_spec
 

@@ -52,10 +52,10 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(
 def test_a_run_of_other_settings_is_refused(script: Callable[[str], ModuleType], tmp_path: Path) -> None:
     runs, run = script("pretraining"), RunDirectory(tmp_path / "run")
     runs.pretrained(run, SETTINGS)
-    before = run.last_checkpoint.read_bytes()
+    runs.check_settings(run, SETTINGS)
+    runs.check_settings(RunDirectory(tmp_path / "none"), SETTINGS)
     with pytest.raises(UserError, match="was started with --epochs 2st, not 3st"):
-        runs.pretrained(run, {**SETTINGS, "epochs": "3st"})
-    assert run.last_checkpoint.read_bytes() == before
+        runs.check_settings(run, {**SETTINGS, "epochs": "3st"})
 
 
 def test_time_is_added_up_over_segments(script: Callable[[str], ModuleType], tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """The fixed preprocessing of images whose features are wanted."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -8,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from byol.augment.presets import normalization
+from byol.augment.presets import MeanAndStd, normalization
 
 
 @dataclass(frozen=True)
@@ -61,9 +60,7 @@ class Preprocess:
         return images[..., top : top + self.size, left : left + self.size]
 
 
-def preprocess_for(
-    preset: str, size: int, channels: int, normalize: tuple[Sequence[float], Sequence[float]] | None = None
-) -> Preprocess:
+def preprocess_for(preset: str, size: int, channels: int, normalize: MeanAndStd | None = None) -> Preprocess:
     """Return the test-time preprocessing that goes with the views of a preset.
 
     Args:

@@ -13,6 +13,8 @@ from byol.methods import PIXEL_METHODS, Method
 Semantics = Literal["torchvision", "official"]
 _INTERPOLATIONS = ("bicubic", "bilinear")
 
+MeanAndStd = tuple[Sequence[float], Sequence[float]]
+"""Per channel, of pixels in [0,1]."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -171,7 +173,7 @@ def natural_preset(data: str, size: int, method: Method = "byol") -> PresetName:
 
 def normalization(
     channels: int, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
-) -> tuple[Sequence[float], Sequence[float]]:
+) -> MeanAndStd:
     """Return the mean and standard deviation per channel: those given for RGB, ImageNet's by default, or for
     other counts their averages over the three."""
     if channels == 3:

@@ -1,7 +1,7 @@
 """Two augmented views of each image of a batch."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any, Literal, overload
 
@@ -10,11 +10,11 @@ from torch import Generator, Tensor
 
 from byol.augment.apply import apply
 from byol.augment.draw import Draw, draw
-from byol.augment.presets import ViewSpec, normalization
+from byol.augment.presets import MeanAndStd, ViewSpec, normalization
 from byol.augment.view_settings import view_specs_of
 from byol.types import View
 
-Normalization = Literal["imagenet"] | tuple[Sequence[float], Sequence[float]] | None
+Normalization = Literal["imagenet"] | MeanAndStd | None
 Preset = str | Mapping[str, Any] | tuple[ViewSpec, ViewSpec]
 Columns = tuple[Tensor, Tensor]
 

@@ -1,17 +1,14 @@
 """How the pixels that a network sees are normalised: as those that its weights were trained on."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from byol.augment.presets import IMAGENET_MEAN, IMAGENET_STD, normalization
+from byol.augment.presets import IMAGENET_MEAN, IMAGENET_STD, MeanAndStd, normalization
 from byol.config import InputNormalization
 from byol.errors import UserError
-
-MeanAndStd = tuple[Sequence[float], Sequence[float]]
-"""Per channel, of pixels in [0,1]."""
 
 
 def input_normalization(
