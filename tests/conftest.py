@@ -16,6 +16,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_compiled() -> None:
+    """What the tests of another file compiled does not count against this one's: torch keeps eight graphs of
+    one function, and all modules that are compiled in place share one."""
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()
+
+
 @pytest.fixture(scope="session")
 def tiny() -> dict[str, Any]:
     """Settings of a run of six optimizer steps on digits, in about a second."""

@@ -60,14 +60,14 @@ def test_a_run_with_it_is_the_run_without(
     assert_same_run(plain.path, warmed.path)
 
 
-def test_nothing_is_compiled_while_the_clock_runs(
-    tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    graphs: list[bool] = []
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """One entry for each graph that is compiled: whether the clock was running."""
+    found: list[bool] = []
     running = []
 
     def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
-        graphs.append(bool(running))
+        found.append(bool(running))
         return graph
 
     def compile_with_it(self: nn.Module) -> None:
@@ -82,9 +82,25 @@ def test_nothing_is_compiled_while_the_clock_runs(
     monkeypatch.setattr(building, "use_compile", lambda config: True)
     monkeypatch.setattr(nn.Module, "compile", compile_with_it)
     monkeypatch.setattr(Clock, "start", start)
+    return found
+
+
+def test_nothing_is_compiled_while_the_clock_runs(
+    tiny: dict[str, Any], tmp_path: Path, graphs: list[bool]
+) -> None:
     byol.pretrain("digits", out=str(tmp_path / "run"), **{**tiny, "online_probe": True})
     assert len(graphs) >= 3 and not any(graphs), "online network, predictor and target"
-    assert running
+
+
+def test_every_run_of_a_program_is_compiled(tiny: dict[str, Any], tmp_path: Path, graphs: list[bool]) -> None:
+    """torch keeps eight graphs of all modules together, and goes on without more of them."""
+    for number, normalization in enumerate(["batch", "group"] * 2):
+        before, settings = (
+            len(graphs),
+            {**tiny, "normalization": normalization, "batch_size": 32 + 8 * number},
+        )
+        byol.pretrain("digits", out=str(tmp_path / str(number)), **{**settings, "epochs": "1st"})
+        assert len(graphs) >= before + 3, f"pretraining {number}"
 
 
 def test_seconds_are_those_of_steps_over_all_segments(

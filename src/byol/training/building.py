@@ -53,6 +53,8 @@ def build_module(
     if plan.processes > 1 and torch.cuda.is_available():
         synchronize_batch_norms(learner)
     specs, compiled = view_specs(config), use_compile(config)
+    if compiled:
+        torch.compiler.reset()  # what earlier runs of this program compiled would count against this one
     preprocess = learner.backbone.preprocess
     assert preprocess is not None
     normalize = preprocess.mean, preprocess.std
