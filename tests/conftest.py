@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 # Two test processes on two cores: threads of their own would only get in each other's way.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 

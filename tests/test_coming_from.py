@@ -9,7 +9,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from byol.augment.view_settings import view_specs_of
 from byol.cli import main
 from byol.rundir import RunDirectory
 from tests.named_sets import random_images, write_cifar10, write_emnist, write_stl10
+from tests.ports import free_port
 from tests.test_tracking import OFFLINE, server  # noqa: F401 - a fixture
 
 PAGE = Path(__file__).parent.parent / "docs" / "coming-from.md"
@@ -191,13 +191,14 @@ def in_processes(words: list[str], folder: Path) -> None:
     """Run a launcher, or a command that starts other processes, outside of this one."""
     launchers = {
         "torchrun": ["-m", "torch.distributed.run"],
-        "accelerate": ["-m", "accelerate.commands.accelerate_cli"],
+        # Any free port: without that they would all meet at one.
+        "accelerate": ["-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"],
         "byol": ["-m", "byol"],
     }
     path = os.pathsep.join([str(folder / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
     started = [
         subprocess.Popen(
-            [sys.executable, *launchers[command[0]], *command[1:]],
+            [sys.executable, *launchers[command[0]], *command[1 + (command[0] == "accelerate") :]],
             env={**os.environ, "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -314,9 +315,11 @@ def test_the_readmes_code_is_on_the_page(system: str) -> None:
 
 @pytest.mark.slow
 def test_spijkervet(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    two_machines = {"10.0.0.1": "127.0.0.1", "29511": port, "--nproc-per-node 2": "--nproc-per-node 1"}
+    two_machines = {
+        "10.0.0.1": "127.0.0.1",
+        "29511": str(free_port()),
+        "--nproc-per-node 2": "--nproc-per-node 1",
+    }
     run_all("000", workplace, two_machines)
     kept = sorted(folder.name for folder in (workplace / "runs/as-theirs/checkpoints").glob("backbone-*"))
     assert len(kept) == 2

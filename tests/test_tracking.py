@@ -26,17 +26,12 @@ from byol.rundir import RunDirectory
 from byol.tracking import environment_defaults
 from byol.training import checkpoint
 from byol.training.loggers import Loggers
+from tests.ports import free_port
 from tests.training.test_resume import stopping_at
 
 # Nothing here may speak to any other machine.
 OFFLINE = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "WANDB_ERROR_REPORTING": "false"}
 OFFLINE |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +57,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 
 def healthy(port: int) -> bool:
-    with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5) as answer:
+    """Say whether it answers from its database: /health answers before that is open."""
+    asked = urllib.request.Request(
+        f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search",
+        json.dumps({"max_results": 1}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with suppress(OSError), urllib.request.urlopen(asked, timeout=60) as answer:
         return bool(answer.status == 200)
     return False
 

@@ -28,6 +28,7 @@ from byol.evaluation.logistic import PrincipalAxes, Standardization
 from byol.evaluation.pixel_head import fit_pixel_heads
 from byol.evaluation.problem import Problem, predicted
 from byol.evaluation.scaled_crops import CropSettings, ScaledCrops
+from byol.randomness import epoch_order
 from tests.host_reads import NoBlockingCopies
 from tests.training.test_without_waiting import moved_to_a_gpu
 
@@ -44,10 +45,15 @@ def without_numbers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(Tensor, "backward", lambda self: None)
     monkeypatch.setattr(nn.Module, "to", to)
     monkeypatch.setattr(nn.utils, "skip_init", lambda kind, *sizes: kind(*sizes))
-    views._column.cache_clear()
+    forget_what_is_kept()
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
-    views._column.cache_clear()  # its tensors have no numbers
+    forget_what_is_kept()  # tensors without numbers
+
+
+def forget_what_is_kept() -> None:
+    views._column.cache_clear()
+    epoch_order.cache_clear()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pytest
 from byol.bundle import load_backbone
 from byol.rundir import RunDirectory
 from byol.training.checkpoint import load
+from tests.ports import free_port
 from tests.training.test_processes import wait_for
 
 DOCS = Path(__file__).parents[2] / "docs" / "distributed.md"
@@ -91,8 +92,7 @@ def on_machine(number: int, command: str, machines: list[list[str]], port: int) 
 def test_two_machines_complete_a_run(machines: list[list[str]], photographs: Path, tmp_path: Path) -> None:
     command = shrunk(block("torchrun"), "4st", tmp_path / "run", photographs)
     command = command.replace("--nproc-per-node 8", "--nproc-per-node 1")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"} | (
         {"GLOO_SOCKET_IFNAME": "eth0"} if machines else {}
     )

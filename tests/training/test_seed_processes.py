@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import torch
 import torchvision
 
+from tests.ports import free_port
 from tests.training import two_trainers
 
 PROJECT = Path(__file__).parents[2]
@@ -62,7 +62,8 @@ assert torch.equal(*gathered)
 """
 LAUNCHERS = {
     "torchrun": "torch.distributed.run --nproc-per-node 2",
-    "accelerate": "accelerate.commands.accelerate_cli launch --multi_gpu --num_processes 2",
+    "accelerate": "accelerate.commands.accelerate_cli launch --multi_gpu --num_processes 2 "
+    "--main_process_port 0",  # any that is free
 }
 
 
@@ -70,10 +71,7 @@ LAUNCHERS = {
 def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What two processes saw, each with a seed of its own."""
     folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    words = [sys.executable, "-m", "tests.training.two_trainers", str(folder), port]
+    words = [sys.executable, "-m", "tests.training.two_trainers", str(folder), str(free_port())]
     done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("step 4/4") == 1

@@ -14,7 +14,8 @@ import byol
 from byol.errors import UserError
 from byol.rundir import RunDirectory
 from byol.training import loggers
-from tests.test_tracking import OFFLINE, free_port, written
+from tests.ports import free_port
+from tests.test_tracking import OFFLINE, written
 from tests.training.test_resume import stopping_at
 
 KINDS = ("run", "config", "exit", "artifact")
