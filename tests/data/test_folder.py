@@ -165,6 +165,19 @@ def test_missing_folders_and_files(tmp_path):
         open_folder(tmp_path / "table.parquet")
 
 
+def test_kinds_that_are_not_read_are_told(folder):
+    root = folder("a.png")
+    for name in ("b.HEIC", "c.gif", "d.gif", ".e.gif", "f.txt"):
+        (root / name).touch()
+    source = open_folder(root)
+    assert (list(source.train.keys), source.passed_over) == (["a.png"], ("b.HEIC", "c.gif", "d.gif"))
+    (root / "a.png").unlink()
+    with pytest.raises(
+        UserError, match=r"holds no images .*, but 3 of kinds that are not read \(.gif .heic\)"
+    ):
+        open_folder(root)
+
+
 def test_unreadable_images_stop_or_are_skipped(folder):
     root = folder("train/a/1.png", "train/a/2.png", "train/b/1.png", "test/a/1.png", "test/b/1.png")
     for name in ("train/a/2.png", "test/b/1.png"):

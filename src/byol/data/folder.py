@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -13,6 +14,8 @@ from byol.errors import UserError, listed
 from byol.types import Masks
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+UNREAD = (".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".dcm")
+"""Of images, too, but not read: a folder of photographs may hold some, and its owner should know."""
 _SPLITS = {"train", "test", "val", "valid", "validation", "unlabeled"}
 
 
@@ -61,13 +64,21 @@ def open_folder(path: str | Path, channels: int = 3, on_error: str = "stop") -> 
     """
     check_channels(channels)
     root = _existing(Path(path).expanduser())
-    keys = sorted(_images_below(root))
+    files = sorted(_files_below(root))
+    keys = [file for file in files if file.lower().endswith(SUFFIXES)]
+    passed_over = tuple(file for file in files if file.lower().endswith(UNREAD))
     if not keys:
-        raise UserError(
-            f"folder '{path}' holds no images ({' '.join(s[1:] for s in SUFFIXES)}), nor do those in it"
-        )
-    source = _source(root, keys, channels)
+        kinds = " ".join(suffix[1:] for suffix in SUFFIXES)
+        but = f", but {unread_kinds(passed_over)}" if passed_over else ""
+        raise UserError(f"folder '{path}' holds no images ({kinds}), nor do those in it{but}")
+    source = replace(_source(root, keys, channels), passed_over=passed_over)
     return without_unreadable(source) if on_error == "skip" else source
+
+
+def unread_kinds(files: Sequence[str]) -> str:
+    """Return a line about images of kinds that are not read: how many, of which, what to do."""
+    kinds = sorted({Path(file).suffix.lower() for file in files})
+    return f"{len(files)} of kinds that are not read ({' '.join(kinds)}): convert them to jpg or png"
 
 
 def _existing(path: Path) -> Path:
@@ -78,7 +89,7 @@ def _existing(path: Path) -> Path:
     raise UserError(f"folder '{path}' does not exist")
 
 
-def _images_below(folder: Path, prefix: str = "", above: tuple[Path, ...] = ()) -> Iterator[str]:
+def _files_below(folder: Path, prefix: str = "", above: tuple[Path, ...] = ()) -> Iterator[str]:
     real = folder.resolve()
     if real in above:  # a link back up would go round for ever
         return
@@ -87,8 +98,8 @@ def _images_below(folder: Path, prefix: str = "", above: tuple[Path, ...] = ()) 
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                yield from _images_below(folder / entry.name, f"{prefix}{entry.name}/", (*above, real))
-            elif entry.name.lower().endswith(SUFFIXES):
+                yield from _files_below(folder / entry.name, f"{prefix}{entry.name}/", (*above, real))
+            else:
                 yield prefix + entry.name
 
 

@@ -23,6 +23,8 @@ class Source:
     channels: int = 3
     skipped: tuple[str, ...] = ()
     """Keys of train and unlabeled images left out because they cannot be read."""
+    passed_over: tuple[str, ...] = ()
+    """Files of a folder that are images of a kind that is not read."""
     validation: ImageSet | None = None
     """Of data with masks: what their settings are chosen on. Of others it is left alone."""
 

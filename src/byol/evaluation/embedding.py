@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from byol.config import EmbedConfig
+from byol.data.folder import unread_kinds
 from byol.data.opened import skip_unreadable
 from byol.data.source import Source
 from byol.errors import UserError, listed, unknown
@@ -63,6 +64,8 @@ def embed(
         source = _with_readable_test(source)
     if source.skipped:
         print(f"left out what cannot be read: {listed(source.skipped)}", file=sys.stderr)
+    if source.passed_over:
+        print(f"left alone {unread_kinds(source.passed_over)}", file=sys.stderr)
     parts = {
         name: _features(opened, images, source.name, name, device, config.num_workers)
         for name, images in _chosen(source, config.split)

@@ -46,6 +46,8 @@ class PreparedData:
     channels: int
     skipped: tuple[str, ...]
     """Names of unreadable images that were left out."""
+    passed_over: tuple[str, ...] = ()
+    """Names of images of kinds that are not read."""
 
     def identity(self) -> dict[str, Any]:
         """Return what tells these images from others by their names: resuming needs the same ones."""
@@ -66,7 +68,8 @@ def prepare_data(data: Data, config: PretrainConfig) -> PreparedData:
     pretraining = train if source.unlabeled is None else Concatenation(train, source.unlabeled)
     name = resolved_spec(data) if isinstance(data, str) else source.name
     images = resident(pretraining, largest_side=LARGEST_SIDE)
-    return PreparedData(name, train, holdout, pretraining, images, source.channels, source.skipped)
+    left_out = source.skipped, source.passed_over
+    return PreparedData(name, train, holdout, pretraining, images, source.channels, *left_out)
 
 
 def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:

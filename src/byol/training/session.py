@@ -15,6 +15,7 @@ from byol.errors import UserError, listed
 from byol.evaluation.monitor import PatchMonitor, holdout_accuracies
 from byol.rundir import RunDirectory
 from byol.tracking import Status
+from byol.training.advice import advice
 from byol.training.allocation import memory_kept
 from byol.training.building import batches, build_module, save_initial_weights
 from byol.training.callbacks import BetweenSteps, Checkpoints, Monitor, StopOnSignal
@@ -193,8 +194,8 @@ class Session:
 
     def _begin(self, module: Pretraining, progress: Progress, loggers: Loggers) -> None:
         """Write what a new run starts with, or cut back what a stopped one wrote after its checkpoint."""
-        if self.data.skipped:
-            progress.say(_skipped_message(self.data.skipped))
+        for line in advice(self.data, module.learner.backbone, own=self.net is not None):
+            progress.say(line)
         settings, made_with = self._stored_settings(), environment()
         if self.state is not None:
             self.run.cut_metrics(self.state["step"])
@@ -219,9 +220,3 @@ class Session:
         end("FAILED")
         if not broken and self.state is None:
             self.run.remove_unless_saved()
-
-
-def _skipped_message(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - 5} more (all in env.json)" if len(names) > 5 else ""
-    plural = "image" if len(names) == 1 else "images"
-    return f"left out {len(names)} unreadable {plural}: {', '.join(names[:5])}{more}"

@@ -1,0 +1,50 @@
+"""What a user should hear before a run: it will work, but perhaps not as it was meant."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from byol.core.backbone import Backbone
+from byol.data.folder import unread_kinds
+from byol.training.preparation import PreparedData
+
+LARGE = 5_000_000
+"""Parameters of a backbone that is no longer quick on a CPU: a ResNet-18 has 11 million."""
+
+
+def advice(data: PreparedData, backbone: Backbone, own: bool) -> Iterator[str]:
+    """Yield a line for each thing of note.
+
+    Args:
+        data: of the run.
+        backbone: of the run.
+        own: whether it is a network of the user's own, rather than one by name.
+    """
+    if data.skipped:
+        yield _skipped_message(data.skipped)
+    if data.passed_over:
+        yield f"left alone {unread_kinds(data.passed_over)}"
+    if own and backbone.hidden_layer is None and (layer := _last_linear(backbone.net)):
+        yield (
+            f"the representation is what layer '{layer}' puts out, {backbone.num_features} numbers; if that "
+            "is a classifier, pass hidden_layer (-2: the layer before it)"
+        )
+    if not torch.cuda.is_available() and sum(p.numel() for p in backbone.net.parameters()) > LARGE:
+        yield (
+            "no GPU was found, and this network is a large one for a CPU; "
+            "small ones learn in minutes: --backbone resnet8_32 (see --recipe cifar10-cpu)"
+        )
+
+
+def _skipped_message(names: tuple[str, ...]) -> str:
+    more = f" and {len(names) - 5} more (all in env.json)" if len(names) > 5 else ""
+    plural = "image" if len(names) == 1 else "images"
+    return f"left out {len(names)} unreadable {plural}: {', '.join(names[:5])}{more}"
+
+
+def _last_linear(net: nn.Module) -> str | None:
+    """Return the name of the last layer where it is a linear one, and not the only one."""
+    leaves = [(name, part) for name, part in net.named_modules() if not any(part.children())]
+    name, last = leaves[-1]
+    return name if isinstance(last, nn.Linear) and len(leaves) > 1 else None

@@ -1,0 +1,60 @@
+"""What is said before a run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import byol
+from byol.core.backbone import Backbone
+from byol.data.images import TensorImages
+from byol.training import advice as module
+from byol.training.advice import advice
+from byol.training.preparation import PreparedData
+
+IMAGES = TensorImages(torch.zeros(4, 3, 8, 8, dtype=torch.uint8))
+DATA = PreparedData("images", IMAGES, IMAGES, IMAGES, None, 3, ())
+
+
+def net(*more: nn.Module) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), *more)
+
+
+def test_nothing_of_note() -> None:
+    assert not list(advice(DATA, Backbone(net(), 8), own=True))
+
+
+def test_a_classifiers_scores_are_no_representation() -> None:
+    (line,) = advice(DATA, Backbone(net(nn.Linear(6, 10)), 8), own=True)
+    assert "layer '3'" in line and "10 numbers" in line and "hidden_layer" in line
+    assert not list(advice(DATA, Backbone(net(nn.Linear(6, 10)), 8, hidden_layer=-2), own=True))
+    assert not list(advice(DATA, Backbone(net(nn.Linear(6, 10)), 8), own=False)), "one by name has none"
+    assert not list(advice(DATA, Backbone(net(nn.Linear(6, 10), nn.ReLU()), 8), own=True))
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_large_network_on_a_cpu(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGE", 100)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    lines = list(advice(DATA, Backbone(net(), 8), own=False))
+    assert len(lines) == (0 if there else 1) and all("--backbone resnet8_32" in line for line in lines)
+
+
+def test_what_is_in_a_folder_and_not_read(
+    photographs: Path, tiny: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photographs"
+    folder.symlink_to(photographs)
+    beside = tmp_path / "all"
+    beside.mkdir()
+    (beside / "read").symlink_to(photographs)
+    for name in ("1.HEIC", "2.heic", "3.gif", "notes.txt"):
+        (beside / name).touch()
+    settings = {**tiny, "image_size": 32, "batch_size": 8, "epochs": "1st"}
+    byol.pretrain(f"folder:{beside}", out=str(tmp_path / "run"), **settings)
+    said = capsys.readouterr().err
+    assert "left alone 3 of kinds that are not read (.gif .heic): convert them to jpg or png" in said
+    byol.pretrain(f"folder:{folder}", out=str(tmp_path / "plain"), **settings)
+    assert "left alone" not in capsys.readouterr().err
