@@ -15,8 +15,10 @@ def made_on(values: dict[str, Any]) -> str:
     others = "".join(f", {name} {peers[name]}" for name in ("lightly", "byol-pytorch") if name in peers)
     gpus = f" and {values['gpus'][0]}" if values["gpus"] else ""
     ours = ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "byol"))
-    device = f"{values['cores']} cores of {values['processor']}{gpus}"
-    return f"\n`{values['command']}`, {values['date'][:10]}, {device}, {ours}{others}.\n"
+    capability = f" ({values['cpu_capability']})" if "cpu_capability" in values else ""
+    device = f"{values['cores']} cores of {values['processor']}{capability}{gpus}"
+    commit = f", commit {values['commit']}" if values.get("commit") else ""
+    return f"\n`{values['command']}`, {values['date'][:10]}, {device}, {ours}{others}{commit}.\n"
 
 
 def percent(row: dict[str, Any]) -> str:
