@@ -98,6 +98,36 @@ def _counted(learner: BYOL, optimizer: torch.optim.Optimizer, size: int, batch: 
     return Amount(operations.get_total_flops(), traffic.bytes, traffic.operators)
 
 
+def bytes_to_hold(net: nn.Module, size: int, batch: int, precision: str = "fp32") -> float:
+    """Return the bytes that a step in turn must hold beyond weights, optimizer state and views.
+
+    They are what the backward pass of one direction needs, each number once, and all gradients; recomputing
+    nothing. Counted in float32 at two small batches; in bf16 what is kept for backward takes half.
+    """
+    learner = BYOL(net, size, hidden_layer=None)
+    two, four = (_kept_for_backward(learner, size, count) for count in (2, 4))
+    per_image = (four - two) / 2
+    kept = two + (batch - 2) * per_image
+    gradients = sum(parameter.nbytes for parameter in learner.online_parameters())
+    return gradients + kept * (0.5 if precision == "bf16" else 1.0)
+
+
+def _kept_for_backward(learner: BYOL, size: int, batch: int) -> int:
+    view = torch.zeros(batch, 3, size, size, device=next(learner.parameters()).device)
+    there = {t.untyped_storage().data_ptr() for t in (view, *learner.parameters(), *learner.buffers())}
+    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used twice
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in there:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        _ = learner.predictor(learner.online(view))  # what is returned holds the graph
+    return sum(storage.nbytes() for storage in kept.values())
+
+
 @dataclass(frozen=True)
 class Rates:
     """What a machine does."""

@@ -18,18 +18,18 @@ def fastest(work: Callable[[], object], times: int = 10) -> float:
     work()
     taken = []
     for _ in range(times):
-        _wait()
+        wait()
         start = time.perf_counter()
         work()
-        _wait()
+        wait()
         taken.append(time.perf_counter() - start)
     return min(taken)
 
 
-def matrix_rate(precision: torch.dtype = torch.float32) -> float:
+def matrix_rate(precision: torch.dtype = torch.float32, device: torch.device = DEVICE) -> float:
     """Return operations/s of a product of square matrices."""
-    side = 8192 if DEVICE.type == "cuda" else 2048
-    left, right = torch.rand(2, side, side, device=DEVICE).to(precision)
+    side = 8192 if device.type == "cuda" else 2048
+    left, right = torch.rand(2, side, side, device=device).to(precision)
     return 2 * side**3 / fastest(lambda: left @ right)
 
 
@@ -65,6 +65,7 @@ def step_operations(net: nn.Module, size: int, hidden: int, channels: int = 3) -
     return int(counter.get_total_flops() // 2)
 
 
-def _wait() -> None:
+def wait() -> None:
+    """Wait until the device has done what it was given."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()

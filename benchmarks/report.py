@@ -8,9 +8,9 @@ from typing import Any
 
 import speed_tables
 from dense_tables import dense
-from recorded import recorded
+from readme_speeds import readme_speeds
+from recorded import is_recorded, recorded
 from scaling_page import scaling_page
-from speed_tables import is_recorded, readme_speeds
 from tables import made_on, percent, table
 
 ROOT = Path(__file__).parent.parent
@@ -45,6 +45,8 @@ def results_page() -> str:
         "few_labels": few_labels,
         "dense": dense,
         "views": speed_tables.views,
+        "views-cpu": speed_tables.views_on_device,
+        "views-cuda": speed_tables.views_on_device,
         "step-cpu": speed_tables.step,
         "step-cuda": speed_tables.step,
         "evaluation": speed_tables.evaluation,

@@ -15,7 +15,7 @@ from forecast import (
     rates_of,
     step_parts,
 )
-from recorded import RESULTS, recorded
+from recorded import is_recorded, recorded
 from tables import made_on, table
 
 GPUS = (1, 8, 256)
@@ -25,7 +25,7 @@ _MICROSECONDS = ("launch", "latency_inside", "latency_between")
 
 def scaling_page() -> str | None:
     """Return the page, from a GPU's measurements where there are some; None where nothing is recorded."""
-    name = next((n for n in ("scaling-cuda", "scaling-cpu") if (RESULTS / f"{n}.json").is_file()), None)
+    name = next((n for n in ("scaling-cuda", "scaling-cpu") if is_recorded(n)), None)
     if name is None:
         return None
     return page_of(recorded(name))

@@ -10,13 +10,17 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 PEERS = HERE.parent / ".venv-peers" / "bin" / "python"
 """The environment of the libraries that we compare with: `make bench` installs it."""
+
+
+class WorkEndedError(RuntimeError):
+    """A work ended before it answered: what it says of that is on standard error."""
 
 
 class Work:
@@ -34,49 +38,71 @@ class Work:
 
     def __exit__(self, *_: object) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):  # it has ended
+            self.process.stdin.close()
         self.process.wait()
 
     def once(self) -> dict[str, Any]:
-        """Let it work once; return what it measured."""
+        """Let it work once; return what it measured.
+
+        Raises:
+            WorkEndedError: it gives no answer any more: no memory was left, for instance.
+        """
         assert self.process.stdin is not None and self.process.stdout is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        with suppress(BrokenPipeError):
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{' '.join(map(str, self.process.args))} ended")  # type: ignore[arg-type]
+            raise WorkEndedError(f"{' '.join(map(str, self.process.args))} ended")  # type: ignore[arg-type]
         answer: dict[str, Any] = json.loads(line)
         return answer
 
 
 def in_turns(works: Mapping[str, Work], rounds: int, warm_up: int = 2) -> dict[str, list[dict[str, Any]]]:
-    """Return what every work answered in each round after the first `warm_up`; ends the processes."""
+    """Return what every work answered in each round after the first `warm_up`; ends the processes.
+
+    A work that dies is left out from there on, and has answered nothing: [].
+    """
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in works}
+    alive = dict(works)
     with ExitStack() as running:
         for work in works.values():
             running.enter_context(work)
         for _ in range(warm_up + rounds):
-            for name, work in works.items():
-                answers[name].append(work.once())
-    return {name: found[warm_up:] for name, found in answers.items()}
+            for name, work in list(alive.items()):
+                try:
+                    answers[name].append(work.once())
+                except WorkEndedError as error:
+                    print(f"{name} is left out: {error}")
+                    del alive[name]
+    return {name: found[warm_up:] if name in alive else [] for name, found in answers.items()}
+
+
+def middle(values: Sequence[float], digits: int) -> float | None:
+    """Return the median, rounded; None of nothing."""
+    return round(statistics.median(values), digits) if values else None
+
+
+def ratio(values: Sequence[float], others: Sequence[float], digits: int = 3) -> float | None:
+    """Return the median of the rounds' own ratios: what slows one round slows both. None without both."""
+    return middle(list(map(float.__truediv__, values, others)), digits)
+
+
+def limits(values: Sequence[float], digits: int) -> list[float] | None:
+    """Return the smallest and the largest value, rounded; None of nothing."""
+    return [round(min(values), digits), round(max(values), digits)] if values else None
 
 
 def summary(seconds: Mapping[str, Sequence[float]], reference: str = "byol") -> dict[str, Any]:
-    """Return medians, ranges, and the reference's time as a share of each other's.
-
-    The share is the median of the rounds' own ratios: what slows one round slows both.
-    """
+    """Return medians, ranges, and the reference's time as a share of each other's; None of what died."""
     return {
-        "seconds": {name: round(statistics.median(taken), 5) for name, taken in seconds.items()},
-        "fastest_and_slowest": {
-            name: [round(min(taken), 5), round(max(taken), 5)] for name, taken in seconds.items()
-        },
+        "seconds": {name: middle(taken, 5) for name, taken in seconds.items()},
+        "fastest_and_slowest": {name: limits(taken, 5) for name, taken in seconds.items()},
         f"{reference}_takes": {
-            name: round(statistics.median(map(float.__truediv__, seconds[reference], taken)), 3)
-            for name, taken in seconds.items()
-            if name != reference
+            name: ratio(seconds[reference], taken) for name, taken in seconds.items() if name != reference
         },
-        "rounds": len(seconds[reference]),
+        "rounds": max(map(len, seconds.values())),
     }
 
 

@@ -1,9 +1,10 @@
 """One epoch of BYOL, from images on disk or in memory to trained weights, as a library does it.
 
-Equal for all: the network, heads, batch, precision, augmentations, SGD, and the loader's workers. lightly's
-loop is that of its CIFAR-10 benchmark: a folder of images, a DataLoader whose workers make both views, the
-average moved before each step, a cosine schedule by epochs. Ours is `byol.pretrain`, three epochs at a
-time: the second and the third count, by the run's own metrics.
+Equal for all: the network, heads, batch, precision, augmentations and SGD. lightly's loop is that of its
+CIFAR-10 benchmark: a folder of images, a DataLoader whose workers make both views, the average moved before
+each step, a cosine schedule by epochs; options give it what its script does not: our memory layout, workers
+that stay from epoch to epoch, a compiled network, a core for the worker. Ours is `byol.pretrain`, three
+epochs at a time: the second and the third count, by the run's own metrics.
 """
 
 import argparse
@@ -87,9 +88,18 @@ def lightly_epoch(options: argparse.Namespace) -> Callable[[], Answer]:
         shuffle=True,
         drop_last=True,
         num_workers=options.num_workers,
+        persistent_workers=options.keep_workers and options.num_workers > 0,
+        pin_memory=options.keep_workers and DEVICE.type == "cuda",
     )
     net, width = network(options.backbone, options.size)
     learner = LightlyBYOL(net, width, options.hidden, options.precision).to(DEVICE)
+    layout = torch.channels_last if options.channels_last else torch.preserve_format
+    learner.to(memory_format=layout)
+    compare = torch.compile(learner) if options.compile else learner
+
+    def placed(view: torch.Tensor) -> torch.Tensor:
+        return view.to(DEVICE, non_blocking=True, memory_format=layout)
+
     rate = RATE * options.batch / 128
     optimizer = torch.optim.SGD(learner.trained(), lr=rate, momentum=0.9, weight_decay=DECAY)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 200)
@@ -99,7 +109,7 @@ def lightly_epoch(options: argparse.Namespace) -> Callable[[], Answer]:
         mark, batches = began, iter(loader)
         for (first, second), _, _ in batches:
             waiting += time.perf_counter() - mark
-            train_step(learner, optimizer, first.to(DEVICE), second.to(DEVICE))
+            train_step(compare, optimizer, placed(first), placed(second))
             mark = time.perf_counter()
         schedule.step()
         if DEVICE.type == "cuda":
@@ -124,8 +134,12 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, required=True)
     parser.add_argument("--precision", required=True)
     parser.add_argument("--num-workers", type=int, required=True)
+    parser.add_argument("--threads", type=int, help="that compute; default: one a core")
+    parser.add_argument("--channels-last", action="store_true", help="lightly in the layout that ours has")
+    parser.add_argument("--keep-workers", action="store_true", help="lightly's loader keeps them, and pins")
+    parser.add_argument("--compile", action="store_true", help="lightly compiled")
     options = parser.parse_args()
-    use_threads(None)
+    use_threads(options.threads)
     torch.manual_seed(0)
     take_turns(EPOCHS[options.library](options), lambda epoch: epoch())
 

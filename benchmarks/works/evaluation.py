@@ -8,10 +8,12 @@ and along many little: the standard deviation along the n-th direction falls as 
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 from turn import seconds, take_turns, use_threads
 
 WIDTH, CLASSES, NEIGHBOURS, TEMPERATURE, C = 512, 10, 200, 0.1, 0.01
@@ -106,6 +108,19 @@ def byol_logistic(features: Features) -> Predict:
     return predict
 
 
+def work_of_logistic(predict: Predict) -> dict[str, int]:
+    """Return what our regression does: operations of its products, and how often it looks at all vectors."""
+    from byol.evaluation import logistic
+
+    objective, once = logistic._Objective, logistic._Objective.__call__
+    with (
+        patch.object(objective, "__call__", autospec=True, side_effect=once) as looks,
+        FlopCounterMode(display=False) as counter,
+    ):
+        predict()
+    return {"operations": counter.get_total_flops(), "evaluations": looks.call_count}
+
+
 def scikit_logistic(features: Features) -> Predict:
     """Return scikit-learn's L-BFGS, to a gradient of 1e-4, its default, as ours."""
     from sklearn.linear_model import LogisticRegression
@@ -136,11 +151,15 @@ def main() -> None:
     parser.add_argument("--library", required=True)
     parser.add_argument("--vectors", type=int, default=50_000)
     parser.add_argument("--queries", type=int, default=10_000)
-    parser.add_argument("--predictions", type=Path, required=True)
+    parser.add_argument("--predictions", type=Path)
+    parser.add_argument("--count", action="store_true", help="count our regression's work, do not time it")
     options = parser.parse_args()
     use_threads(None)
     predict = WORKS[options.protocol, options.library](Features(options.vectors, options.queries))
-    take_turns(lambda: np.save(options.predictions, predict().numpy()), seconds)
+    if options.count:
+        take_turns(lambda: None, lambda _: work_of_logistic(predict))
+    else:
+        take_turns(lambda: np.save(options.predictions, predict().numpy()), seconds)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Every speed benchmark runs, on less of everything, and records what the tables are made of."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -50,10 +51,34 @@ def test_views(script: Callable[[str], ModuleType], run: Run) -> None:
 
 def test_views_on_device(script: Callable[[str], ModuleType], run: Run) -> None:
     module = script("views_on_device")
-    module.CASES = {"small": (32, 32, 8), "imagenet": (40, 32, 4)}
+    module.CASES, module.QUEUED = {"small": (32, 32, 8), "imagenet": (40, 32, 4)}, 2
     values = run(module)
     for case in values["cases"].values():
-        assert 0 < case["views_per_second"]["not compiled"] < case["at_copy_speed"]
+        speed = case["views_per_second"]["not compiled"]
+        assert 0 < speed < min(case["at_copy_speed"], case["products_alone"])
+        assert case["share_of_floor"] == pytest.approx(
+            speed / min(case["at_copy_speed"], case["products_alone"]), abs=1e-3
+        )
+    page = script("speed_tables").views_on_device({**values, "gpus": []})
+    assert "| preset `small` | not compiled |" in page
+
+
+def test_views_that_cannot_be_compiled_leave_the_others(
+    script: Callable[[str], ModuleType], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = script("views_on_device")
+    module.CASES, module.QUEUED = {"small": (32, 32, 8)}, 1
+    module.WAYS = {"compiled": True, "not compiled": False}
+    working = module.maker
+
+    def maker(preset: str, compiled: bool) -> Any:
+        if compiled:
+            raise RuntimeError("no compiler")
+        return working(preset, compiled)
+
+    monkeypatch.setattr(module, "maker", maker)
+    speeds = run(module)["cases"]["small"]["views_per_second"]
+    assert speeds["compiled"] is None and speeds["not compiled"] > 0
 
 
 def test_the_table_of_fast_paths(script: Callable[[str], ModuleType]) -> None:
@@ -68,6 +93,16 @@ def test_step(script: Callable[[str], ModuleType], run: Run) -> None:
     module.CASES = {"resnet8_16-32": (8, 32, "fp32")}
     values = run(module)
     assert "| byol |" in script("speed_tables").step(values)
+    memory = values["cases"]["resnet8_16-32"]["memory"]
+    assert 0.5 * memory["bytes_to_hold"] < memory["bytes_of_the_step"]["byol"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler")
+def test_a_compiled_step(script: Callable[[str], ModuleType]) -> None:
+    words = ["--library", "byol", "--backbone", "resnet8_16", "--size", "16", "--batch", "4", "--compile"]
+    with script("turns").Work("step.py", *words) as work:
+        assert work.once()["seconds"] > 0
 
 
 def test_pixel_memory(script: Callable[[str], ModuleType], run: Run) -> None:
@@ -88,6 +123,12 @@ def test_evaluation(script: Callable[[str], ModuleType], run: Run) -> None:
     module.QUICK = (500, 50)
     values = run(module)
     assert values["knn"]["predictions_that_differ"]["scikit-learn"] <= 1
+    assert 0 < values["knn"]["share_of_matrix_rate"] < 1
+    logistic = values["logistic"]
+    assert logistic["evaluations"] > 5
+    # Two products with every look, of 10 classes and all of 512 axes at most, and two to find the axes.
+    looks = logistic["evaluations"] * 4 * 500 * 10 * 500
+    assert looks < logistic["operations"] < 1.5 * looks + 6 * 500 * 512 * 512
     assert "logistic regression" in script("speed_tables").evaluation(values)
 
 
