@@ -10,7 +10,8 @@ pretrain` beat the recipe's settings, and `--data` may name another set of small
 
 Training time is from before the first batch to behind the last optimizer step, waiting and logging included,
 compilation (on dummy data), measuring on the hold-out and saving left out; added up over segments. Beside
-it stands the whole time from the start of the program to the result, added up likewise.
+it stands the whole time from the start of the program to the result, added up likewise. The record tells
+which goals are reached (`goals.py`): the training time and, of CIFAR-10, the linear probe's accuracy.
 
 With --stop-after the program saves and stops that many minutes after its start, if it still trains then,
 with exit status 75; the same command goes on exactly there. Where all is done it writes the record again.
@@ -29,6 +30,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from goals import BUDGETS, told, verdicts
 from pretraining import check_settings, pretrained, segments, timed
 
 import byol
@@ -39,7 +41,6 @@ from byol.settings import flag, read_flags, read_yaml, recipe_text
 from byol.training.errors import Interrupted
 
 STARTED = time.perf_counter()  # torch is not imported yet
-BUDGETS = ("1min", "10min", "20min")
 PROTOCOLS = ("linear", "knn", "online")
 GO_ON = 75
 """Exit status after --stop-after: EX_TEMPFAIL, try again."""
@@ -191,13 +192,22 @@ def write(options: argparse.Namespace, words: Sequence[str], runs: Sequence[RunD
         "holdout": [last_with(run, "knn") for run in runs],
         "rows": [row(protocol, runs) for protocol in PROTOCOLS],
     }
-    for each in values["rows"]:
-        print(f"{each['protocol']:6}  {each['mean']:.2%} +- {each['std']:.2%}  ({each['split']})")
-    print(f"training {values['training_seconds']} s, program {values['program_seconds']} s")
+    linear, seconds = values["rows"][0], [end["seconds"] for end in ends]
+    values["goals"] = verdicts(options.budget, name, values["settings"], seconds, linear)
+    show(values)
     file = options.record or RESULTS / f"{name}_{options.budget}.json"
     seeds = ",".join(map(str, options.seeds))
     flags = ["--budget", options.budget, "--data", name, "--seeds", seeds, *words]
     return record(file.stem, f"python benchmarks/cifar10.py {' '.join(flags)}", values, file)
+
+
+def show(values: dict[str, Any]) -> None:
+    """Print what came out, and which goals are reached."""
+    for each in values["rows"]:
+        print(f"{each['protocol']:6}  {each['mean']:.2%} +- {each['std']:.2%}  ({each['split']})")
+    print(f"training {values['training_seconds']} s, program {values['program_seconds']} s")
+    for goal in values["goals"]:
+        print(told(goal))
 
 
 def started_with(run: RunDirectory) -> dict[str, Any]:

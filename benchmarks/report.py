@@ -8,6 +8,7 @@ from typing import Any
 
 import speed_tables
 from dense_tables import dense
+from goals import told
 from readme_speeds import readme_speeds
 from recorded import is_recorded, recorded
 from scaling_page import scaling_page
@@ -110,7 +111,9 @@ def budget(values: dict[str, Any]) -> str:
         "result.\n\n"
     )
     names = {"linear": "linear probe, frozen clean features", "knn": "kNN", "online": "online probe"}
-    return title + about + table([names[row["protocol"]] for row in rows], [[percent(row) for row in rows]])
+    verdicts = "".join(f"- {told(goal)}\n" for goal in values["goals"])
+    scores = table([names[row["protocol"]] for row in rows], [[percent(row) for row in rows]])
+    return title + about + scores + "\n" + verdicts
 
 
 def few_labels(values: dict[str, Any]) -> str:

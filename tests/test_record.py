@@ -178,6 +178,14 @@ def check(parts: Path, whole: Path) -> None:
     for each in (record, other):
         for training, program in zip(each["training_seconds"], each["program_seconds"], strict=True):
             assert 0 < training < program
+        assert each["goals"] == [
+            {
+                "goal": "training seconds",
+                "at_most": 60.0,
+                "value": pytest.approx(max(each["training_seconds"]), abs=0.01),
+                "reached": max(each["training_seconds"]) <= 60,
+            }
+        ], "accuracy has goals for CIFAR-10 only"
     assert str(parts) not in (parts / "record.json").read_text(), "no path of this machine"
 
 
