@@ -8,10 +8,14 @@ last epoch, measures a linear probe on frozen clean features (its learning rate 
 images), kNN (k 200, T 0.1) and the online probe. The test images are read once a seed. Flags of `byol
 pretrain` beat the recipe's settings, and `--data` may name another set of small images.
 
+How many epochs fit 95 % of the budget is measured on this machine before the first seed's clock starts, in a
+short run of its own (`calibration.py`); all seeds and segments train that long. `--epochs` gives a length
+instead, and nothing is measured.
+
 Training time is from before the first batch to behind the last optimizer step, waiting and logging included,
-compilation (on dummy data), measuring on the hold-out and saving left out; added up over segments. Beside
-it stands the whole time from the start of the program to the result, added up likewise. The record tells
-which goals are reached (`goals.py`): the training time and, of CIFAR-10, the linear probe's accuracy.
+compilation (on dummy data), calibration, measuring on the hold-out and saving left out; added up over
+segments. Beside it stands the whole time from the start of the program to the result, added up likewise. The
+record tells which goals are reached (`goals.py`): training time and, of CIFAR-10, the linear probe's top-1.
 
 With --stop-after the program saves and stops that many minutes after its start, if it still trains then,
 with exit status 75; the same command goes on exactly there. Where all is done it writes the record again.
@@ -24,12 +28,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from calibration import fitted_epochs, kept_calibration
 from goals import BUDGETS, told, verdicts
 from pretraining import check_settings, pretrained, segments, timed
 
@@ -57,9 +63,10 @@ def main() -> int:
     try:
         settings = settings_of(options, words)
         runs = [RunDirectory(Path(options.out) / f"seed-{seed}") for seed in options.seeds]
+        length = partial(fitted_epochs, runs, settings, BUDGETS[options.budget].seconds)
         began = STARTED
         for run, seed in zip(runs, options.seeds, strict=True):
-            finish(run, {**settings, "seed": seed}, deadline, began)
+            finish(run, {**settings, "seed": seed}, length, deadline, began)
             began = time.perf_counter()
         print(write(options, words, runs))
     except OutOfTime as stopped:
@@ -103,11 +110,27 @@ def settings_of(options: argparse.Namespace, words: Sequence[str]) -> dict[str, 
     for name in ("data", "out", "seed", "online_probe"):
         if name in flags:
             raise UserError(f"{flag(name)} is for this program to set")
-    return {**read_yaml(PretrainConfig, recipe_text(recipe), recipe), **ours, **flags}
+    settings = {**read_yaml(PretrainConfig, recipe_text(recipe), recipe), **ours, **flags}
+    if "epochs" not in flags:
+        del settings["epochs"]  # as many as fit the budget, not as the recipe reckons
+    return settings
 
 
-def finish(run: RunDirectory, settings: dict[str, Any], deadline: float | None, began: float) -> None:
+def finish(
+    run: RunDirectory,
+    settings: dict[str, Any],
+    length: Callable[[], str],
+    deadline: float | None,
+    began: float,
+) -> None:
     """Train to the end, starting or going on, and evaluate, unless that is done already.
+
+    Args:
+        run: of a seed.
+        settings: of the run; without epochs it is as long as `length` says.
+        length: returns the epochs that fit the budget.
+        deadline: when to stop, in seconds of `time.perf_counter`.
+        began: when the program began to work for this run, in the same.
 
     Raises:
         OutOfTime: before training was at its end; it is saved.
@@ -120,6 +143,8 @@ def finish(run: RunDirectory, settings: dict[str, Any], deadline: float | None, 
         return
     with timed(run, began):
         with stopping_at(deadline, run):
+            if "epochs" not in settings:
+                settings = {**settings, "epochs": length()}
             pretrained(run, settings)
         for result in byol.evaluate(run.path, protocol=",".join(missing)):
             if result.metric == "top1":
@@ -185,6 +210,7 @@ def write(options: argparse.Namespace, words: Sequence[str], runs: Sequence[RunD
         "data": name,
         "seeds": options.seeds,
         "settings": {key: value for key, value in runs[0].config().items() if key not in left_out},
+        "calibration": kept_calibration(runs),
         "training_seconds": [round(end["seconds"], 2) for end in ends],
         "program_seconds": [round(sum(part["seconds"] for part in parts), 2) for parts in parts_of],
         "segments": [[part["on"] for part in parts] for parts in parts_of],

@@ -49,11 +49,15 @@ def timed(run: RunDirectory, began: float | None = None) -> Iterator[None]:
         yield
     finally:
         if run.config_file.is_file():
-            from byol.training.environment import environment
+            append_records(segments_file(run), [{"seconds": time.perf_counter() - began, "on": machine()}])
 
-            here = environment()
-            machine = ", ".join(here["gpus"]) or here["processor"]
-            append_records(segments_file(run), [{"seconds": time.perf_counter() - began, "on": machine}])
+
+def machine() -> str:
+    """Return the names of the GPUs, or of the processor where there are none."""
+    from byol.training.environment import environment
+
+    here = environment()
+    return ", ".join(here["gpus"]) or str(here["processor"])
 
 
 def segments(run: RunDirectory) -> list[dict[str, Any]]:

@@ -1,9 +1,12 @@
 """`benchmarks/cifar10.py` at reduced size on a CPU, in segments and whole, on images like its own."""
 
+import importlib
 import io
 import json
+import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -154,6 +157,66 @@ def test_in_segments_and_whole(
     assert json.loads((parts / "record.json").read_text()) == {**before, "gpus": ["another machine's"]}
     assert here(words(stripes, parts, *more, "--tau", "0.5")) == 2
     assert "was started with --tau 0.9, not 0.5" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_as_many_epochs_as_fit_the_budget(
+    stripes: Path, here: Callable[[list[str]], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Measured once, for all seeds and segments; the run is the one that a given length makes."""
+    goals, calibration = map(importlib.import_module, ("goals", "calibration"))
+    monkeypatch.setitem(goals.BUDGETS, "1min", goals.Budget(1.0, 0.0))
+    monkeypatch.setattr(calibration, "STEPS", 30)
+    measured: list[dict[str, float]] = []
+    measure, original = calibration.measured_pace, Pretraining.optimizer_step
+
+    def noting(settings: dict[str, Any]) -> dict[str, float]:
+        measured.append(measure(settings))
+        return {**measured[-1], "seconds_per_epoch": 0.1}  # on this machine it may be anything
+
+    monkeypatch.setattr(calibration, "measured_pace", noting)
+
+    def stopping(module: Pretraining, *arguments: Any) -> None:
+        original(module, *arguments)
+        if measured and module.step == 3 and not statuses:  # as --stop-after does, at a chosen step
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Pretraining, "optimizer_step", stopping)
+    fitted, given = tmp_path / "fitted", tmp_path / "given"
+    statuses: list[int] = []
+    for _ in range(2):
+        statuses.append(here(words(stripes, fitted, "--seeds", "0,1")))
+    assert statuses == [128 + signal.SIGTERM, 0]
+    record = json.loads((fitted / "record.json").read_text())
+    found = record["calibration"]
+    assert len(measured) == 1, "the stopped segment goes on with the stored number"
+    images = 20 * 5  # an epoch's: five whole batches, of 108 without the hold-out
+    per_epoch = measured[0]["images_per_second"] * measured[0]["seconds_per_epoch"]
+    assert per_epoch == pytest.approx(images, rel=1e-3)
+    assert (found["epochs"], found["seconds_per_epoch"]) == (9, 0.1)
+    assert found["images_per_second"] == measured[0]["images_per_second"]
+    assert record["settings"]["epochs"] == "9" and record["steps"] == [5 * 9] * 2
+    assert list(map(len, record["segments"])) == [2, 1]
+    assert here(words(stripes, given, "--seeds", "0", "--epochs", "9")) == 0
+    assert json.loads((given / "record.json").read_text())["calibration"] is None and len(measured) == 1
+    assert results(fitted, 0) == results(given, 0)
+    assert_same_run(fitted / "seed-0", given / "seed-0")
+
+
+@pytest.mark.slow
+def test_a_budget_too_short_for_an_epoch_is_refused(
+    stripes: Path,
+    here: Callable[[list[str]], int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    goals, calibration = map(importlib.import_module, ("goals", "calibration"))
+    monkeypatch.setitem(goals.BUDGETS, "1min", goals.Budget(1e-4, 0.0))
+    monkeypatch.setattr(calibration, "STEPS", 10)
+    assert here(words(stripes, tmp_path / "out")) == 2
+    assert "of the budget's 0 s: give a length with --epochs" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def check(parts: Path, whole: Path) -> None:

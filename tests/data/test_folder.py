@@ -172,9 +172,7 @@ def test_kinds_that_are_not_read_are_told(folder):
     source = open_folder(root)
     assert (list(source.train.keys), source.passed_over) == (["a.png"], ("b.HEIC", "c.gif", "d.gif"))
     (root / "a.png").unlink()
-    with pytest.raises(
-        UserError, match=r"no images .*, but 3 of kinds that are not read \(.gif .heic\)"
-    ):
+    with pytest.raises(UserError, match=r"no images .*, but 3 of kinds that are not read \(.gif .heic\)"):
         open_folder(root)
 
 
