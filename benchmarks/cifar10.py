@@ -186,7 +186,10 @@ def stopping_at(deadline: float | None, run: RunDirectory) -> Iterator[None]:
         raise OutOfTime(f"stopped {run.path} at step {last_step(run)}") from stopped
     finally:
         timer.cancel()
-        signal.signal(signal.SIGTERM, before)
+        try:
+            timer.join()  # its signal may be under way, and would end a program that does not listen
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
 
 def last_step(run: RunDirectory) -> int:
