@@ -21,7 +21,7 @@ from cost_model import Amount, Rates, StepWork, fitted, step_work
 from floors import DEVICE, convolution_rate, copy_bandwidth, matrix_rate
 from pictures import write_photographs
 from recorded import parser, record_as_asked
-from turns import Work
+from turns import Work, WorkEndedError
 from works.networks import network
 
 Step = tuple[str, int, int]
@@ -69,15 +69,19 @@ def step_words(step: Step) -> list[str]:
 
 
 def measured_steps(rounds: int) -> list[dict[str, Any]]:
-    """Return every step's median seconds and its work."""
+    """Return every step's median seconds and its work; a step that dies is left out."""
     works: dict[tuple[str, int], StepWork] = {}
     rows = []
     for step in [*FITTED, *CHECKED]:
         backbone, size, batch = step
         if (backbone, size) not in works:
             works[backbone, size] = step_work(network(backbone, size)[0], size)
-        with Work("step.py", *step_words(step)) as process:
-            seconds = [process.once()["seconds"] for _ in range(rounds + 2)][2:]
+        try:
+            with Work("step.py", *step_words(step)) as process:
+                seconds = [process.once()["seconds"] for _ in range(rounds + 2)][2:]
+        except WorkEndedError as error:
+            print(f"left out: {error}")
+            continue
         row = {"backbone": backbone, "size": size, "batch": batch, "fitted": step in FITTED}
         row |= asdict(works[backbone, size].of(batch)) | {"seconds": statistics.median(seconds)}
         rows.append(row)

@@ -220,15 +220,16 @@ def pixel_memory(values: dict[str, Any]) -> str:
     rows = []
     for case in values["cases"]:
         for whose, held in case["bytes"].items():
-            compared = whose != "byol"
+            compared, times = whose != "byol", case["times_less_memory"]
+            seconds = case["fastest_and_slowest"][whose]
             rows.append(
                 [
                     names[case["term"]],
                     f"{case['side']} x {case['side']}",
                     whose,
-                    f"{held / 2**20:,.0f}",
-                    f"{case['times_less_memory']:.0f}x" if compared else "",
-                    f"{case['fastest_and_slowest'][whose][0]:.3f}",
+                    number(held and held / 2**20, ",.0f"),
+                    f"{times:.0f}x" if compared and times else "",
+                    _time(seconds and seconds[0], ".3f"),
                 ]
             )
     heads = ["", "places", "", "memory, MiB", "of byol's", "seconds (fastest)"]

@@ -115,6 +115,12 @@ def test_pixel_memory(script: Callable[[str], ModuleType], run: Run) -> None:
         assert case["bytes"]["broadcast"] > 4 * 2 * 32 * 25**2
         assert case["bytes"]["byol"] < 4 * 2 * 25 * (6 * 32 + 8 * 25)
     assert "| PixPro's loss | 5 x 5 | broadcast |" in script("speed_tables").pixel_memory(values)
+    dead = values["cases"][0]
+    for found in (dead["bytes"], dead["seconds"], dead["fastest_and_slowest"]):
+        found["broadcast"] = None
+    dead["times_less_memory"] = dead["byol_takes"]["broadcast"] = None
+    module.tell(dead)
+    assert "| PixPro's loss | 5 x 5 | broadcast |  |  | died |" in script("speed_tables").pixel_memory(values)
 
 
 @pytest.mark.slow
