@@ -140,6 +140,9 @@ class PretrainConfig:
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto is off on a CPU, where a compiler, Triton or Python's header files are missing, and
     for networks whose batch statistics are synchronised between GPUs."""
+    in_memory: Literal["auto", "on", "off"] = "auto"
+    """Hold all images on the training device; auto: those of one size, at most 256 pixels a side, that take
+    no more than a quarter of a GPU's memory, on a CPU 2 GiB. Other images are streamed."""
     num_workers: int | None = None
     """Processes that decode images for each one that trains, of data that does not stay in memory.
     Default: one less than its share of the cores, at most 16."""

@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from byol.data.decode import UnreadableImage, decode
-from byol.data.images import Concatenation, DatasetImages, Subset, TensorImages, resident
+from byol.data.images import Concatenation, DatasetImages, Subset, TensorImages, natural_side, resident
 from byol.data.opened import Source, skip_unreadable, without_unreadable
 from byol.errors import UserError
 
@@ -111,6 +111,9 @@ def test_resident_returns_or_gives_up_cheaply():
     images = TensorImages(BYTES)
     assert resident(images) is BYTES
     assert torch.equal(resident(Subset(images, [4, 1])), BYTES[[4, 1]])
+    assert resident(Subset(images, range(6))) is BYTES
+    for indices in ([*range(5)], [1, 0, *range(2, 6)], [*range(6), 0]):
+        assert torch.equal(resident(Subset(images, indices)), BYTES[indices])
     assert torch.equal(resident(Concatenation(images, Subset(images, [0]))), torch.cat([BYTES, BYTES[:1]]))
     assert resident(images, limit_bytes=BYTES.numel()) is BYTES
     assert resident(images, limit_bytes=BYTES.numel() - 1) is None
@@ -129,6 +132,20 @@ def test_resident_returns_or_gives_up_cheaply():
     assert mixed.reads == 4
     shapes = Concatenation(images, TensorImages(BYTES[:, :, :2]))
     assert resident(shapes) is None
+
+
+def test_the_side_of_views_is_that_of_square_images():
+    def square(side, count=4):
+        return TensorImages(torch.zeros(count, 3, side, side, dtype=torch.uint8))
+
+    read = DatasetImages(Listed(list(square(32).images)), 3)
+    assert natural_side(square(128), None) == 128
+    assert natural_side(Subset(square(32), [1, 3]), None) == 32
+    assert natural_side(Concatenation(square(32), Subset(square(32), [0])), None) == 32
+    assert natural_side(read, square(32).images) == 32
+    for others in (square(129), TensorImages(BYTES), Concatenation(square(32), square(8)), read):
+        assert natural_side(others, None) == 224
+    assert natural_side(TensorImages(BYTES), BYTES) == 224
 
 
 def test_sets_survive_pickling_and_workers():

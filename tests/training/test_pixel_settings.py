@@ -10,7 +10,7 @@ import torch
 import byol
 from byol.augment.presets import PRESETS, Crop
 from byol.config import PretrainConfig
-from byol.data.images import TensorImages
+from byol.data.images import DatasetImages, TensorImages
 from byol.errors import UserError
 from byol.rundir import RunDirectory
 from byol.training.preparation import PreparedData, lengths, resolve
@@ -22,7 +22,7 @@ METHODS = ("pixpro", "pixcontrast")
 def data_of(name: str, side: int | None, count: int = 512) -> PreparedData:
     """Return prepared images that are all the same byte; None: images that do not stay in memory."""
     images = torch.zeros(1, 3, side or 8, side or 8, dtype=torch.uint8).expand(count, -1, -1, -1)
-    image_set = TensorImages(images)
+    image_set = DatasetImages(Recorded(images), 3) if side is None else TensorImages(images)
     resident = None if side is None else images
     return PreparedData(name, image_set, TensorImages(images[:0]), image_set, resident, 3, ())
 

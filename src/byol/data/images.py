@@ -24,6 +24,9 @@ __all__ = [
     "resident",
 ]
 
+LIMIT_BYTES = 2 * 1024**3
+"""Of all images of a set together that are held in memory, unless a caller knows better."""
+
 
 class TensorImages:
     """Images of one shape, held as a single uint8 tensor [N,C,H,W]."""
@@ -125,12 +128,13 @@ class Concatenation:
         return self.first[index] if index < boundary else self.second[index - boundary]
 
 
-def resident(image_set: ImageSet, limit_bytes: int = 2 * 1024**3, largest_side: int = 128) -> Tensor | None:
+def resident(image_set: ImageSet, limit_bytes: int = LIMIT_BYTES, largest_side: int = 128) -> Tensor | None:
     """Return every image as one uint8 tensor [N,C,H,W], or None where that is not sensible.
 
     None where shapes differ, a side exceeds `largest_side` pixels, all images together exceed
     `limit_bytes`, or there are none. The first image decides on size, so that a set of photographs
-    is turned down after one decode; the first image of another shape ends the reading.
+    is turned down after one decode; the first image of another shape ends the reading. Images that are one
+    tensor already, all of them in their order, are that tensor and no copy.
     """
     if len(image_set) == 0:
         return None
@@ -140,22 +144,22 @@ def resident(image_set: ImageSet, limit_bytes: int = 2 * 1024**3, largest_side: 
     return _stacked(image_set, first.shape)
 
 
-def natural_side(images: Tensor | None) -> int:
-    """Return the side of views in pixels that suits images [N,C,H,W]: theirs where they are square and at
-    most 128. Others, and those that are not in memory (None): 224."""
-    if images is not None and images.shape[2] == images.shape[3] <= 128:
-        return images.shape[2]
-    return 224
+def natural_side(image_set: ImageSet, images: Tensor | None) -> int:
+    """Return the side of views in pixels that suits a set: its images' own where all are known to be square
+    and alike, at most 128; else 224. They are where `images` [N,C,H,W] are all of them, or the set is one of
+    tensors, however large."""
+    shape = _known_shape(image_set) if images is None else images.shape[1:]
+    return shape[1] if shape is not None and shape[1] == shape[2] <= 128 else 224
 
 
-def in_memory(image_set: ImageSet, largest_side: int = 128) -> ImageSet:
+def in_memory(image_set: ImageSet, largest_side: int = 128, limit_bytes: int = LIMIT_BYTES) -> ImageSet:
     """Return the same images held as one tensor where `resident` finds that sensible, else as they are.
 
     Masks stay where they are.
     """
     images = None
     if not isinstance(image_set, TensorImages):
-        images = resident(image_set, largest_side=largest_side)
+        images = resident(image_set, limit_bytes, largest_side)
     if images is None:
         return image_set
     return TensorImages(images, image_set.labels, image_set.class_names, image_set.keys, image_set.masks)
@@ -165,12 +169,23 @@ def _stacked(image_set: ImageSet, shape: torch.Size) -> Tensor | None:
     if isinstance(image_set, TensorImages):
         return image_set.images if image_set.images.shape[1:] == shape else None
     if isinstance(image_set, Subset) and isinstance(image_set.image_set, TensorImages):
-        return image_set.image_set.images[image_set.indices]
+        images, indices = image_set.image_set.images, image_set.indices
+        return images if torch.equal(indices, torch.arange(len(images))) else images[indices]
     if isinstance(image_set, Concatenation):
         first = _stacked(image_set.first, shape)
         second = None if first is None else _stacked(image_set.second, shape)
         return None if first is None or second is None else torch.cat([first, second])
     return _read(image_set, shape)
+
+
+def _known_shape(image_set: ImageSet) -> torch.Size | None:
+    """Return the shape [C,H,W] of all images where it is known without reading one."""
+    if isinstance(image_set, Subset):
+        return _known_shape(image_set.image_set)
+    if isinstance(image_set, Concatenation):
+        shape = _known_shape(image_set.first)
+        return shape if shape == _known_shape(image_set.second) else None
+    return image_set.images.shape[1:] if isinstance(image_set, TensorImages) else None
 
 
 def _read(image_set: ImageSet, shape: torch.Size) -> Tensor | None:

@@ -125,7 +125,7 @@ def _open_file(
 
 def _build(architecture: Architecture, source: Source, net: nn.Module | None) -> Backbone:
     """Build the network, with the preprocessing of its training."""
-    size = architecture.image_size or natural_side(resident(source.pretraining))
+    size = architecture.image_size or natural_side(source.pretraining, resident(source.pretraining))
     preset = architecture.preset or natural_preset(source.name, size)
     preset_named(preset)  # an unknown one would pass for one without a central cut
     if architecture.backbone is None:

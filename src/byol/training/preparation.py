@@ -23,6 +23,7 @@ from byol.duration import Duration
 from byol.errors import UserError
 from byol.methods import PIXEL_METHODS
 from byol.optim.length_presets import PIXEL_PRESET, LengthPreset, preset_for
+from byol.training.memory_limit import memory_limit
 from byol.training.processes import launch_of
 from byol.types import ImageSet
 
@@ -61,20 +62,26 @@ def prepare_data(data: Data, config: PretrainConfig) -> PreparedData:
     Raises:
         UserError: anything the user can fix about the data.
     """
+    limit = memory_limit(config)
     source = open_source(data, channels=config.channels, data_dir=config.data_dir, on_error=config.on_error)
     train_indices, holdout_indices = holdout_split(len(source.train), source.train.labels, config.holdout)
-    train = in_memory(Subset(source.train, train_indices), LARGEST_SIDE)
-    holdout = in_memory(Subset(source.train, holdout_indices), LARGEST_SIDE)
+    train = in_memory(Subset(source.train, train_indices), LARGEST_SIDE, limit)
+    holdout = in_memory(Subset(source.train, holdout_indices), LARGEST_SIDE, limit)
     pretraining = train if source.unlabeled is None else Concatenation(train, source.unlabeled)
     name = resolved_spec(data) if isinstance(data, str) else source.name
-    images = resident(pretraining, largest_side=LARGEST_SIDE)
+    images = None if config.in_memory == "off" else resident(pretraining, limit, LARGEST_SIDE)
+    if images is None and config.in_memory == "on":
+        raise UserError(
+            f"--in-memory on: the images of {name} are not of one size of at most {LARGEST_SIDE} pixels a "
+            "side; --in-memory auto streams them"
+        )
     left_out = source.skipped, source.passed_over
     return PreparedData(name, train, holdout, pretraining, images, source.channels, *left_out)
 
 
 def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
     """Fill in every setting that follows from the data or from the length of training."""
-    size = config.image_size or natural_side(data.images)
+    size = config.image_size or natural_side(data.pretraining, data.images)
     preset = natural_preset(data.name, size, config.method) if config.preset is None else config.preset
     defaults = _optimizer_defaults(config, len(data.pretraining) // config.batch_size or 1)
     config = replace(
@@ -82,6 +89,8 @@ def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
         data=data.name,
         image_size=size,
         channels=data.channels,
+        # Kept: another limit, on another machine, would change the views of a run that goes on there.
+        in_memory="off" if data.images is None else "on",
         preset=preset,
         optimizer=config.optimizer or _natural_optimizer(config),
         data_dir=str(Path(config.data_dir).expanduser().absolute()),
@@ -121,7 +130,9 @@ def _check_preset(config: PretrainConfig, data: PreparedData) -> None:
             f"{which} has no crop, and {config.method} matches places of two crops: give --preset small"
         )
     if data.images is None or data.images.shape[2] != data.images.shape[3]:
-        raise UserError(f"{which} has no crop: it takes square images of one size, at most 256 pixels")
+        raise UserError(
+            f"{which} has no crop: it takes square images of one size in memory, at most 256 pixels"
+        )
 
 
 def view_specs(config: PretrainConfig) -> tuple[ViewSpec, ViewSpec]:
