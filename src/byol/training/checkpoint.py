@@ -62,10 +62,17 @@ def restore(module: Pretraining, optimizer: Optimizer, checkpoint: dict[str, Any
     except RuntimeError as error:
         raise UserError(f"the checkpoint does not fit the network: {error}") from error
     module.watch.load_state_dict(checkpoint["watch"])
-    optimizer.load_state_dict(checkpoint["optimizer"])
+    optimizer.load_state_dict(_computed_as(optimizer, checkpoint["optimizer"]))
     if module.online_probe is not None:
         module.online_probe.restore(checkpoint["online_probe"])
     module.step = checkpoint["step"]
+
+
+def _computed_as(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Return an optimizer's saved state with this one's way to compute a step, which goes by its device."""
+    ways = [{"fused": group["fused"]} if "fused" in group else {} for group in optimizer.param_groups]
+    groups = [saved | way for saved, way in zip(state["param_groups"], ways, strict=True)]
+    return {**state, "param_groups": groups}
 
 
 def load(file: Path) -> dict[str, Any]:

@@ -51,10 +51,12 @@ def build_optimizer(settings: OptimizerSettings, learner: Learner) -> Optimizer:
             group["weight_decay"] = settings.weight_decay
     if settings.name == "lars":
         return LARS(groups, settings.lr)
+    device = next(learner.parameters()).device.type
     if settings.name == "adamw":
-        fused = next(learner.parameters()).is_cuda or None  # one kernel there; elsewhere torch decides
+        fused = device == "cuda" or None  # one kernel there; elsewhere torch decides
         return torch.optim.AdamW(groups, settings.lr, fused=fused)
-    return torch.optim.SGD(groups, settings.lr, momentum=0.9)
+    # One kernel, and the same numbers; None: torch decides where it has none.
+    return torch.optim.SGD(groups, settings.lr, momentum=0.9, fused=device in ("cuda", "cpu") or None)
 
 
 class Pretraining(L.LightningModule):
