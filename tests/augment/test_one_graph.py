@@ -10,6 +10,7 @@ from byol.augment import apply as module
 from byol.augment.apply import apply
 from byol.augment.draw import draw
 from byol.augment.presets import PRESETS
+from byol.augment.transfer import sent_at_once
 from byol.augment.views import columns, draw_pair, made_views, standardized
 
 
@@ -20,9 +21,11 @@ def test_both_views_are_one_graph_off_the_cpu(preset, channels, monkeypatch):
     torch.compiler.reset()  # of one function only so many graphs are kept
     images = torch.zeros(8, channels, 32, 36, dtype=torch.uint8, device="meta")
     compiled = torch.compile(made_views, backend="eager", fullgraph=True, dynamic=False)
-    draws = draw_pair(PRESETS[preset], images, torch.Generator())
-    made = compiled(images, draws, PRESETS[preset], 24, columns("imagenet", images))
-    assert [view.shape for view in made] == [(8, channels, 24, 24)] * 2
+    for stance in ("default", "fail_on_recompile"):
+        draws = draw_pair(PRESETS[preset], images, torch.Generator())
+        with torch.compiler.set_stance(stance):
+            made = compiled(images, draws, PRESETS[preset], 24, columns("imagenet", images))
+        assert [view.shape for view in made] == [(8, channels, 24, 24)] * 2
 
 
 @pytest.mark.slow
@@ -37,7 +40,8 @@ def test_the_compiled_graph_computes_the_same(preset):
     def at_once(images, drawn):
         return module._view(images, drawn, 24, "bicubic", finish, module._to_all)
 
-    compiled = torch.compile(at_once, fullgraph=True, dynamic=False)(images, drawn)
+    (unpacked,) = sent_at_once([drawn], images.device)
+    compiled = torch.compile(at_once, fullgraph=True, dynamic=False)(images, unpacked)
     difference = (compiled - apply(images, drawn, 24, "bicubic", finish)).abs()
     # A rounding error turns the solarization of the few pixels that lie right at the threshold.
     assert float((difference > 1e-4).float().mean()) < 1e-4

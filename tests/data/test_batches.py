@@ -178,3 +178,20 @@ if __name__ == "__main__":
     done = subprocess.run(command, capture_output=True, text=True, timeout=400)
     expected = "0\n" if kind == "main" else "0\n0\n0\n"
     assert done.returncode == 0 and done.stdout == expected, done.stderr
+
+
+def test_numbers_for_a_gpu_are_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[torch.Tensor] = []
+
+    def pin_memory(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.clone())
+        return pinned[-1]
+
+    plan = BatchPlan(40, 8)
+    (before,) = LabelledBatches(ResidentBatches(plan, 1, 2), torch.arange(40) * 2, plan)
+    assert not pinned
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    (batch,) = LabelledBatches(ResidentBatches(plan, 1, 2), torch.arange(40) * 2, plan)
+    assert batch.images is pinned[0] and batch.labels is pinned[1]
+    assert torch.equal(batch.images, before.images) and torch.equal(batch.labels, before.labels)

@@ -8,6 +8,7 @@ import torch
 
 import byol
 from byol.augment.presets import PRESETS
+from byol.augment.transfer import sent
 from byol.augment.views import columns, draw_pair, made_views
 from byol.core.cifar_resnet import CifarResNet
 
@@ -21,7 +22,7 @@ def test_compiled_views_equal_those_of_a_cpu(preset: str) -> None:
     draws = draw_pair(specs, images, torch.Generator().manual_seed(0))
     expected = made_views(images, draws, specs, 24, columns("imagenet", images))
     images = images.cuda()
-    there = tuple(draw.to(images.device) for draw in draws)
+    there = tuple(sent(draws, images.device))
     compiled = torch.compile(made_views, fullgraph=True, dynamic=False)
     for view, same in zip(
         compiled(images, there, specs, 24, columns("imagenet", images)), expected, strict=True

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -135,28 +136,45 @@ def test_waiting_would_be_noticed() -> None:
 def test_copies_that_wait_would_be_noticed(wait: Any) -> None:
     with FakeTensorMode():
         there = torch.zeros(4, device="cuda")
-        with NoBlockingCopies():
-            torch.zeros(4).to("cuda", non_blocking=True)
-            there.copy_(torch.zeros(4), non_blocking=True)
+        with NoBlockingCopies() as copies:
+            here = torch.empty(8, pin_memory=True)
+            here[:4].to("cuda", non_blocking=True)
+            there.copy_(here[4:], non_blocking=True)
             there.mul_(torch.tensor(2.0)).add_(1.0)
+            assert copies.to_gpu == 2
+            with pytest.raises(AssertionError, match=r"\[5\] goes to the GPU from memory that is not pinned"):
+                torch.zeros(5).to("cuda", non_blocking=True)
             with pytest.raises(AssertionError, match="waits for a copy between cpu and cuda"):
                 wait(there)
 
 
 def run_steps(module: Pretraining, images: Tensor, precision: str = "fp32") -> None:
-    """Take two steps; in the first one, constants may be sent to the GPU."""
+    """Take two steps; in the first one, constants may be sent to the GPU. The second sends what it was given,
+    two tensors or four, and all that it draws at once."""
     with FakeTensorMode():
         moved_to_a_gpu(module)
         optimizer = module.configure_optimizers()
-        labels = torch.empty(PLAN.batch_size, dtype=torch.int64, device="cuda")
-        images = torch.empty(images.shape, dtype=images.dtype, device="cuda")
-        boxes, flipped = images.new_zeros(32, 2, 4).float(), images.new_zeros(32, 2).bool()  # of crops
-        for watched in (nullcontext(), NoBlockingCopies()):
-            with watched:
-                take_a_step(module, optimizer, Batch(0, images, labels, boxes, flipped), precision)
+        take_a_step(module, optimizer, pinned_batch(images), precision)
+        with NoBlockingCopies() as copies:
+            take_a_step(module, optimizer, pinned_batch(images), precision)
+        assert copies.to_gpu == (3 if images.ndim == 1 else 5)
+
+
+def pinned_batch(images: Tensor) -> Batch:
+    """Return what the loaders give, in the host's memory: indices, or crops and where they come from."""
+
+    def pinned(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+        return torch.empty(shape, dtype=dtype, pin_memory=True)
+
+    batch = Batch(0, pinned(*images.shape, dtype=images.dtype), pinned(PLAN.batch_size))
+    if images.ndim == 1:
+        return batch
+    boxes, flipped = pinned(32, 2, 4, dtype=torch.float32), pinned(32, 2, dtype=torch.bool)
+    return batch._replace(boxes=boxes, flipped=flipped)
 
 
 def take_a_step(module: Pretraining, optimizer: Any, batch: Batch, precision: str) -> None:
+    batch = move_data_to_device(batch, torch.device("cuda"))  # as Lightning does
     with in_bf16() if precision == "bf16" else nullcontext():  # the optimizer is outside, as in Lightning
         loss = module.training_step(batch, 0)
     assert loss.device.type == "cuda" and loss.dtype == torch.float32

@@ -24,12 +24,18 @@ class _Parameters:
     """Tensors with one row an image, moved and sliced together."""
 
     def to(self, device: torch.device) -> Self:
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+        """Move to a device; `byol.augment.transfer` does so without waiting for it."""
+        return self.map(lambda tensor: tensor.to(device))
 
     def __getitem__(self, rows: slice | Tensor) -> Self:
-        return self._map(lambda tensor: tensor[rows])
+        return self.map(lambda tensor: tensor[rows])
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> Self:
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors, in the order in which `map` takes them."""
+        return [value for value in vars(self).values() if isinstance(value, Tensor)]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Return the same parameters with another tensor in the place of each."""
         values = vars(self).items()
         return type(self)(**{name: function(v) if isinstance(v, Tensor) else v for name, v in values})
 
@@ -90,11 +96,19 @@ class Draw:
     photometric: PhotometricDraw
 
     def to(self, device: torch.device) -> "Draw":
-        """Move to a device without waiting for it."""
+        """Move to a device, as `PhotometricDraw.to`."""
         return Draw(self.geometric.to(device), self.photometric.to(device))
 
     def __getitem__(self, rows: slice | Tensor) -> "Draw":
         return Draw(self.geometric[rows], self.photometric[rows])
+
+    def tensors(self) -> list[Tensor]:
+        """Return all tensors, in the order in which `map` takes them."""
+        return [*self.geometric.tensors(), *self.photometric.tensors()]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Draw":
+        """Return the same parameters with another tensor in the place of each."""
+        return Draw(self.geometric.map(function), self.photometric.map(function))
 
 
 def draw(

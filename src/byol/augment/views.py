@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 from byol.augment.apply import apply
 from byol.augment.draw import Draw, draw
 from byol.augment.presets import MeanAndStd, ViewSpec, normalization
+from byol.augment.transfer import sent
 from byol.augment.view_settings import view_specs_of
 from byol.types import View
 
@@ -83,9 +84,8 @@ def draw_pair(
 ) -> tuple[Draw, Draw]:
     """Draw both views' parameters for images [B,C,H,W], and send them where the images are."""
     count, channels, height, width = images.shape
-    first, second = (
-        draw(spec, count, height, width, channels, generator).to(images.device) for spec in specs
-    )
+    drawn = [draw(spec, count, height, width, channels, generator) for spec in specs]
+    first, second = sent(drawn, images.device)
     return first, second
 
 

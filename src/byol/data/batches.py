@@ -108,7 +108,12 @@ class ResidentBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         for position in self.positions:
-            yield Batch(position, self.plan.indices(position))
+            yield Batch(position, _pinned(self.plan.indices(position)))
+
+
+def _pinned(numbers: Tensor) -> Tensor:
+    """Return numbers where a GPU fetches them by itself; from other memory the host may have to wait."""
+    return numbers.pin_memory() if torch.cuda.is_available() else numbers
 
 
 class LabelledBatches:
@@ -125,7 +130,7 @@ class LabelledBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self.batches:
-            yield batch._replace(labels=self.labels[self.plan.indices(batch.position)])
+            yield batch._replace(labels=_pinned(self.labels[self.plan.indices(batch.position)]))
 
 
 _Crops = tuple[int, Tensor, Tensor, Tensor]

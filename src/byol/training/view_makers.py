@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from byol.augment.apply import photometric
 from byol.augment.draw import PhotometricDraw, draw_photometric
 from byol.augment.presets import ViewSpec
+from byol.augment.transfer import sent
 from byol.augment.views import (
     Columns,
     Normalization,
@@ -82,8 +83,8 @@ class StreamedViews(nn.Module):
         generator = derived_generator(self.plan.seed, VIEWS, batch.position, self.plan.rank)
         crops = batch.images
         count, channels = len(crops), crops.shape[2]
-        drawn = [draw_photometric(spec, count, channels, generator).to(crops.device) for spec in self.specs]
-        first, second = self.make(crops, drawn, columns(self.normalize, crops[:, 0]))
+        drawn = [draw_photometric(spec, count, channels, generator) for spec in self.specs]
+        first, second = self.make(crops, sent(drawn, crops.device), columns(self.normalize, crops[:, 0]))
         assert batch.boxes is not None and batch.flipped is not None
         boxes, flipped = batch.boxes.unbind(1), batch.flipped.unbind(1)
         return View(first, boxes[0], flipped[0]), View(second, boxes[1], flipped[1])

@@ -1,0 +1,50 @@
+"""Send drawn parameters to another device: all of them at once, without waiting for it."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from byol.augment.draw import Draw, PhotometricDraw
+
+_AnyDraw = TypeVar("_AnyDraw", Draw, PhotometricDraw)
+_ALIGNMENT = 16
+"""In bytes: compiled code reads so many at a time, and would copy tensors that begin elsewhere."""
+
+
+def sent(draws: Sequence[_AnyDraw], device: torch.device) -> list[_AnyDraw]:
+    """Return draws, all from one device, on another one; from the host in one copy."""
+    tensors = [tensor for draw in draws for tensor in draw.tensors()]
+    if device.type == "cpu" or any(tensor.device.type != "cpu" for tensor in tensors):
+        return [draw.to(device) for draw in draws]
+    return sent_at_once(draws, device)
+
+
+def sent_at_once(draws: Sequence[_AnyDraw], device: torch.device) -> list[_AnyDraw]:
+    """Return draws from the host on a device, bit for bit: packed into a tensor, copied, and unpacked there.
+
+    The copy to a GPU is from pinned memory: from other memory the host would copy it itself, or wait. torch
+    keeps that memory until the copy has happened. What is unpacked is contiguous.
+    """
+    tensors = [tensor for draw in draws for tensor in draw.tensors()]
+    on_gpu = device.type == "cuda"
+    size = sum(map(_padded, tensors))
+    packed = torch.empty(size, dtype=torch.uint8, pin_memory=on_gpu)
+    for part, tensor in zip(_parts(packed, tensors), tensors, strict=True):
+        part.copy_(tensor)
+    arrived = _parts(packed.to(device, non_blocking=on_gpu), tensors)
+    return [draw.map(lambda _: next(arrived)) for draw in draws]
+
+
+def _parts(packed: Tensor, tensors: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Yield the parts of packed bytes that are of the types and shapes of tensors, in their order."""
+    start = 0
+    for tensor in tensors:
+        yield packed[start : start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+        start += _padded(tensor)
+
+
+def _padded(tensor: Tensor) -> int:
+    """Return the bytes of a tensor, up to where the next one may begin."""
+    return -(-tensor.nbytes // _ALIGNMENT) * _ALIGNMENT
