@@ -23,6 +23,7 @@ from byol.training.clock import Clock
 from byol.training.companions import Companions
 from byol.training.environment import environment
 from byol.training.errors import Interrupted, LostProcessError, NonFiniteError
+from byol.training.kernels import kernels_timed
 from byol.training.loggers import Loggers
 from byol.training.module import Pretraining
 from byol.training.picture import draw_first_views
@@ -72,7 +73,7 @@ class Session:
         trainer.callbacks.extend([companions, between])  # type: ignore[attr-defined]
         first_step = 0 if self.state is None else self.state["step"]
         in_order = self._in_order(module, saving, stop, loggers, companions)
-        with closing(progress), in_order, memory_kept():
+        with closing(progress), in_order, memory_kept(), kernels_timed():
             if trainer.is_global_zero:
                 progress.say(self._summary(module))
                 self._begin(module, progress, loggers)
