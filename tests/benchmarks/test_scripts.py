@@ -148,9 +148,7 @@ def test_epoch(script: Callable[[str], ModuleType], run: Run) -> None:
     }
     values = run(module)
     for case in values["cases"].values():
-        assert (
-            0 < case["images_per_second"]["byol"] < 2 * case["at_most"]
-        )  # others may slow that down
+        assert 0 < case["images_per_second"]["byol"] < 2 * case["at_most"]  # others may slow that down
         assert 0 <= case["waiting_for_data"]["byol"] < 1
     assert values["cases"]["cifar10"]["data"] == "made-up 32x32 images"
     assert "waiting for data" in script("speed_tables").epoch(values)
