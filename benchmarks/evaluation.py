@@ -10,6 +10,7 @@ vectors read twice by every look at all of them, at the speed of a copy. Finding
 
 import os
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,8 @@ def logistic_floor(values: dict[str, Any], sizes: tuple[int, int], rate: float) 
 def main() -> None:
     options = parser(__doc__, "less of everything: a look, not a result").parse_args()
     sizes = QUICK if options.quick else FULL
-    result: dict[str, Any] = {"peers": peer_versions(), "load_before": round(os.getloadavg()[0], 1)}
+    peers = peer_versions() | {"scikit-learn": version("scikit-learn")}
+    result: dict[str, Any] = {"peers": peers, "load_before": round(os.getloadavg()[0], 1)}
     result["vectors_and_queries"] = sizes
     rate = matrix_rate(device=CPU)
     for protocol in LIBRARIES:

@@ -117,11 +117,15 @@ def peer_versions() -> dict[str, str]:
     """Return the versions of what the others' environment has of interest; nothing where it is not there."""
     if not PEERS.is_file():
         return {}
-    names = ("lightly", "byol-pytorch", "torch", "torchvision", "pillow", "scikit-learn")
-    asked = "import importlib.metadata as m, json, sys; print(json.dumps(list(map(m.version, sys.argv[1:]))))"
-    words = [str(PEERS), "-c", asked, *names]
+    names = ("lightly", "byol-pytorch", "torch", "torchvision", "pillow")
+    asked = (
+        "import importlib.metadata as metadata, json; "
+        "print(json.dumps({found.name: found.version for found in metadata.distributions()}))"
+    )
+    words = [str(PEERS), "-c", asked]
     found = subprocess.run(words, capture_output=True, text=True, check=True, env=environment_of(peers=True))
-    return dict(zip(names, json.loads(found.stdout), strict=True))
+    versions = json.loads(found.stdout)
+    return {name: versions[name] for name in names if name in versions}
 
 
 def environment_of(peers: bool) -> dict[str, str]:

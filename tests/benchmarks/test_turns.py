@@ -1,6 +1,8 @@
 """Works are measured in turns; one that dies ends alone."""
 
+import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +22,16 @@ def turns(script: Script, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Mo
     module = script("turns")
     monkeypatch.setattr(module, "HERE", tmp_path)
     return module
+
+
+def test_versions_are_those_of_the_others_environment_and_what_it_lacks_is_left_out(
+    turns: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(turns, "PEERS", Path(sys.executable))  # ours, which has no lightly
+    versions = turns.peer_versions()
+    assert versions["torch"] == version("torch") and "lightly" not in versions
+    monkeypatch.setattr(turns, "PEERS", tmp_path / "nothing")
+    assert turns.peer_versions() == {}
 
 
 def test_a_work_that_dies_is_left_out_and_the_others_go_on(turns: ModuleType) -> None:
