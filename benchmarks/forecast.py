@@ -79,6 +79,26 @@ def step_parts(scaling: dict[str, Any], gpus: int) -> dict[str, float]:
     }
 
 
+def cifar_step(scaling: dict[str, Any], batch: int) -> dict[str, float] | None:
+    """Return the seconds of the parts of ResNet-18's step at 32 px on one GPU.
+
+    Operations and bytes follow from those counted at two batch sizes, in a line; None where there are no two.
+    """
+    counted = [row for row in scaling["steps"] if (row["backbone"], row["size"]) == ("resnet18", 32)]
+    if len(counted) < 2:
+        return None
+    first, last = counted[0], counted[-1]
+    along = (batch - first["batch"]) / (last["batch"] - first["batch"])
+    work = {name: first[name] + along * (last[name] - first[name]) for name in ("operations", "bytes")}
+    rates = rates_of(scaling)
+    fixed = scaling["model"]["fixed"] if scaling["gpus"] else first["operators"] * ASSUMED["launch"]
+    return {
+        "operations": work["operations"] / rates["operations"],
+        "memory traffic": work["bytes"] / rates["bytes"],
+        "launches": fixed,
+    }
+
+
 def pace(scaling: dict[str, Any], gpus: int) -> float:
     """Return images per second."""
     return float(ASSUMED["batch"] / sum(step_parts(scaling, gpus).values()))

@@ -73,6 +73,23 @@ def test_more_gpus_take_less_time_but_not_in_proportion(script: Callable[[str], 
     assert ratio == pytest.approx(10)
 
 
+def test_an_epoch_of_cifar10_follows_from_two_batch_sizes(script: Callable[[str], ModuleType]) -> None:
+    """Operations of a million an image, and a thousand bytes an image beside five thousand a step."""
+    forecast = script("forecast")
+    resnet18 = {"backbone": "resnet18", "size": 32, "operators": 900}
+    rows = [{**resnet18, "batch": n, "operations": 1e6 * n, "bytes": 5e3 + 1e3 * n} for n in (16, 64)]
+    others = [{**rows[0], "size": 64}, {**rows[0], "backbone": "resnet8_32"}]
+    values = {"gpus": [], "steps": [*others, *rows], "resnet50-224": {"per_step": {"operators": 7}}}
+    found = forecast.cifar_step(values, 512)
+    assert found["operations"] == pytest.approx(512e6 / forecast.ASSUMED["operations"])
+    assert found["memory traffic"] == pytest.approx((5e3 + 512e3) / (2 * forecast.ASSUMED["bytes"]))
+    assert found["launches"] == pytest.approx(900 * forecast.ASSUMED["launch"])
+    measured = {"operations": 1e12, "bytes": 1e11, "fixed": 0.001}
+    found = forecast.cifar_step({**values, "gpus": ["one"], "model": measured}, 64)
+    assert found == pytest.approx({"operations": 64e-6, "memory traffic": 69e-8, "launches": 0.001})
+    assert forecast.cifar_step({**values, "steps": [*others, rows[0]]}, 512) is None
+
+
 def test_bytes_to_hold_are_those_of_the_formula(script: Callable[[str], ModuleType]) -> None:
     """What layers with weights, batch norms and relus get or give, batch statistics, and all gradients."""
     net = nn.Sequential(nn.Conv2d(3, 5, 3, padding=1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
