@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -250,6 +251,51 @@ def check(parts: Path, whole: Path) -> None:
             }
         ], "accuracy has goals for CIFAR-10 only"
     assert str(parts) not in (parts / "record.json").read_text(), "no path of this machine"
+
+
+@pytest.mark.slow
+def test_a_hundred_classes_and_a_test_split_that_is_read_once(
+    here: Callable[[list[str]], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the columns of CIFAR-100 on the Hub. Every seed is scored on the test images, once."""
+    from byol.data.hf import EncodedImages
+
+    original, read = EncodedImages.__getitem__, Counter[str]()
+
+    def counted(self: EncodedImages, index: int) -> torch.Tensor:
+        read[self.keys[index]] += 1
+        return original(self, index)
+
+    folder = tmp_path / "cifar100"
+    write_like_cifar100(folder)
+    monkeypatch.setattr(EncodedImages, "__getitem__", counted)
+    more = ["--seeds", "0,1", "--epochs", "4st", "--knn-every", "0"]
+    assert here(words(folder, tmp_path / "out", *more)) == 0
+    tested = [read[f"test/{number}"] for number in range(100)]
+    assert tested == [4, *[2] * 99], "once a seed; the first one also for its size"
+    record = json.loads((tmp_path / "out/record.json").read_text())
+    assert [row["protocol"] for row in record["rows"]] == ["linear", "knn", "online"]
+    records = json.loads((tmp_path / "out/seed-0/results.json").read_text())
+    assert {each["metric"]: each["value"] for each in records if each["protocol"] == "linear"}["top5"] > 0
+
+
+def write_like_cifar100(folder: Path) -> None:
+    """Write 100 classes in 20 groups: three train images and a test image of each."""
+    import datasets
+
+    names = {"fine_label": [f"class {number}" for number in range(100)]}
+    names["coarse_label"] = [f"group {number}" for number in range(20)]
+    classes = {column: datasets.ClassLabel(names=list(found)) for column, found in names.items()}
+    features, generator = datasets.Features({"img": datasets.Image(), **classes}), np.random.default_rng(0)
+    folder.mkdir()
+    for split, count in (("train", 300), ("test", 100)):
+        pixels = generator.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        rows = [
+            {"img": {"bytes": png(image)}, "fine_label": number % 100, "coarse_label": number % 20}
+            for number, image in enumerate(pixels)
+        ]
+        split_set = datasets.Dataset.from_list(rows, features=features)
+        split_set.to_parquet(str(folder / f"{split}-00000-of-00001.parquet"))
 
 
 @pytest.mark.slow
