@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from networks import DEVICE, network
-from turn import take_turns, use_threads
+from turn import set_up_torch, take_turns
 
 Answer = dict[str, float]
 RATE, DECAY = 0.06, 5e-4
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--keep-workers", action="store_true", help="lightly's loader keeps them, and pins")
     parser.add_argument("--compile", action="store_true", help="lightly compiled")
     options = parser.parse_args()
-    use_threads(options.threads)
+    set_up_torch(options.threads)
     torch.manual_seed(0)
     take_turns(EPOCHS[options.library](options), lambda epoch: epoch())
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
-from turn import seconds, take_turns, use_threads
+from turn import seconds, set_up_torch, take_turns
 
 WIDTH, CLASSES, NEIGHBOURS, TEMPERATURE, C = 512, 10, 200, 0.1, 0.01
 Predict = Callable[[], Tensor]
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--predictions", type=Path)
     parser.add_argument("--count", action="store_true", help="count our regression's work, do not time it")
     options = parser.parse_args()
-    use_threads(None)
+    set_up_torch(None)
     predict = WORKS[options.protocol, options.library](Features(options.vectors, options.queries))
     if options.count:
         take_turns(lambda: None, lambda _: work_of_logistic(predict))

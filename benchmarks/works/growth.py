@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from networks import network
-from turn import take_turns, use_threads
+from turn import set_up_torch, take_turns
 
 import byol
 from byol.augment.presets import PRESETS
@@ -101,10 +101,10 @@ def main() -> None:
     parser.add_argument("--decode", type=Path, help="decode and cut the images of this folder on one core")
     options = parser.parse_args()
     if options.images:
-        use_threads(None)
+        set_up_torch(None)
         work = lambda: trained(options.images, options.steps)  # noqa: E731
     else:
-        use_threads(1)
+        set_up_torch(1)
         work = lambda: listed(options.folder) if options.folder else workers_rate(options.decode)  # noqa: E731
     take_turns(work, lambda work: work())
 

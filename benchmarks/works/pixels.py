@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from networks import DEVICE
 from torch import Tensor
-from turn import memory, seconds, take_turns, use_threads
+from turn import memory, seconds, set_up_torch, take_turns
 
 from byol.core.pixel_heads import PixelPropagation
 from byol.core.pixel_losses import pixel_consistency, pixel_contrast
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--width", type=int, default=256)
     options = parser.parse_args()
-    use_threads(None)
+    set_up_torch(None)
     torch.manual_seed(0)
     online, target = torch.randn(2, options.batch, options.width, options.side, options.side).to(DEVICE)
     positives = (torch.rand(options.batch, *2 * [options.side**2]) < 0.05).to(DEVICE)

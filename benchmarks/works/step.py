@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from networks import DEVICE, network, precise
 from torch import Tensor
-from turn import memory, seconds, take_turns, use_threads
+from turn import memory, seconds, set_up_torch, take_turns
 
 Step = Callable[[], None]
 Made = tuple[Step, torch.optim.SGD]
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--memory", action="store_true", help="measure memory, not time")
     options = parser.parse_args()
-    use_threads(None)
+    set_up_torch(None)
     torch.manual_seed(0)
     views = torch.randn(2, options.batch, 3, options.size, options.size).to(DEVICE).unbind()
     step, stepper = STEPS[options.library](options, views)

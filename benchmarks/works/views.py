@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from turn import seconds, take_turns, use_threads
+from turn import seconds, set_up_torch, take_turns
 
 SEED = 0
 SIZES = {"small": 32, "imagenet": 224}
@@ -161,7 +161,7 @@ def main() -> None:
     parser.add_argument("--library", required=True)
     parser.add_argument("--folder", type=Path, required=True)
     options = parser.parse_args()
-    use_threads(1)
+    set_up_torch(1)
     torch.manual_seed(SEED)
     take_turns(WORKS[options.preset, options.library](options.folder), seconds)
 

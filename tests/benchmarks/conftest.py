@@ -59,5 +59,5 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: Callable[[str
     fastest = floors.fastest
     monkeypatch.setattr(turns, "PEERS", tmp_path / "nothing")
     monkeypatch.setattr(turns, "Work", WorkInThisProcess)
-    monkeypatch.setattr(script("turn"), "use_threads", lambda count: None)
+    monkeypatch.setattr(script("turn"), "set_up_torch", lambda count: None)
     monkeypatch.setattr(floors, "fastest", lambda work, times=1: fastest(work, min(times, 3)))
