@@ -1,4 +1,4 @@
-# make demo: see BYOL learn in two minutes.   make test: everything that is checked.   make check: style and types.
+# make demo: see BYOL learn in a few minutes.   make test: everything that is checked.   make check: style and types.
 # make bench: every speed beside other libraries' (about half an hour), and docs/results.md from it.
 PYTHON ?= python3
 VENV := .venv
