@@ -27,7 +27,7 @@ from floors import DEVICE, convolution_rate, copy_bandwidth, matrix_rate, step_o
 from pictures import pictures, write_images, write_photographs
 from recorded import earlier_cases, parser, record_as_asked
 from torch import Tensor
-from turns import Work, in_turns, limits, middle, peer_versions, peers_installed, ratio
+from turns import Work, in_turns, limits, middle, peer_versions, peers_installed, ratio, share
 from works.networks import network
 
 from byol.data.source import open_source
@@ -171,7 +171,7 @@ def main() -> None:
             values = measured(case, data, 1 if options.quick else ROUNDS, options.num_workers)
         values |= {**asdict(case), "images": count, "data": what, **floor(case, best, bandwidth)}
         ours = values["images_per_second"]["byol"]
-        values["share_of_floor"] = ours and round(ours / values["at_most"], 3)
+        values["share_of_floor"] = share(ours, values["at_most"])
         result["cases"][name] = values
         tell(name, values)
         record_as_asked(options, file, "python benchmarks/epoch.py", result)

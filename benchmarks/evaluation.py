@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from floors import copy_bandwidth, matrix_rate
 from recorded import parser, record_as_asked
-from turns import Work, in_turns, peer_versions, peers_installed, summary
+from turns import Work, in_turns, peer_versions, peers_installed, share, summary
 
 FULL, QUICK = (50_000, 10_000), (10_000, 1_000)
 PRODUCT = "the product alone"
@@ -62,13 +62,13 @@ def work(protocol: str, library: str, sizes: tuple[int, int], file: Path) -> Wor
 def knn_floor(values: dict[str, Any], sizes: tuple[int, int], rate: float) -> dict[str, Any]:
     """Return the product's share of our time, and its rate in our time as a share of the matrix rate."""
     operations, seconds = 2 * sizes[0] * sizes[1] * WIDTH, values["seconds"]
-    product, ours = seconds[PRODUCT], seconds["byol"]
+    at_rate = operations / rate
     return {
-        "share_of_floor": product and ours and round(1 / values["byol_takes"][PRODUCT], 3),
+        "share_of_floor": share(1, values["byol_takes"][PRODUCT]),
         "operations": operations,
         "matrix_rate": rate,
-        "share_of_matrix_rate": ours and round(operations / ours / rate, 3),
-        "product_share_of_matrix_rate": product and round(operations / product / rate, 3),
+        "share_of_matrix_rate": share(at_rate, seconds["byol"]),
+        "product_share_of_matrix_rate": share(at_rate, seconds[PRODUCT]),
     }
 
 
@@ -82,8 +82,7 @@ def logistic_floor(values: dict[str, Any], sizes: tuple[int, int], rate: float) 
         "seconds_at_matrix_rate": round(done["operations"] / rate, 4),
         "seconds_at_copy_speed": round(bytes_ / copy_bandwidth(CPU), 4),
     }
-    ours = values["seconds"]["byol"]
-    return {**done, **floors, "share_of_floor": ours and round(max(floors.values()) / ours, 3)}
+    return {**done, **floors, "share_of_floor": share(max(floors.values()), values["seconds"]["byol"])}
 
 
 def main() -> None:

@@ -91,11 +91,11 @@ def cifar_step(scaling: dict[str, Any], batch: int) -> dict[str, float] | None:
     along = (batch - first["batch"]) / (last["batch"] - first["batch"])
     work = {name: first[name] + along * (last[name] - first[name]) for name in ("operations", "bytes")}
     rates = rates_of(scaling)
-    fixed = scaling["model"]["fixed"] if scaling["gpus"] else first["operators"] * ASSUMED["launch"]
+    launches = rates["fixed"] if scaling["gpus"] else first["operators"] * ASSUMED["launch"]
     return {
         "operations": work["operations"] / rates["operations"],
         "memory traffic": work["bytes"] / rates["bytes"],
-        "launches": fixed,
+        "launches": launches,
     }
 
 

@@ -23,7 +23,7 @@ import torch
 from cost_model import bytes_to_hold, step_work
 from floors import DEVICE, convolution_rate, copy_bandwidth, matrix_rate, step_operations
 from recorded import earlier_cases, parser, record_as_asked
-from turns import Work, in_turns, peer_versions, peers_installed, ratio, summary
+from turns import Work, in_turns, peer_versions, peers_installed, ratio, share, summary
 
 from byol.core.named_backbone import build_backbone
 
@@ -102,11 +102,6 @@ def compared_bytes(needed: dict[str, int | None]) -> dict[str, Any]:
     """Return what each needs, and ours over what both directions at once need."""
     over = share(needed["byol"], needed[TOGETHER])
     return {"bytes_of_the_step": needed, "byol_over_both_directions": over}
-
-
-def share(part: float | None, whole: float | None) -> float | None:
-    """Return part / whole; None where one of them died."""
-    return round(part / whole, 3) if part and whole else None
 
 
 def step_bytes(case: str, names: Collection[str], *more: str) -> dict[str, int | None]:

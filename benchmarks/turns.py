@@ -89,6 +89,11 @@ def ratio(values: Sequence[float], others: Sequence[float], digits: int = 3) -> 
     return middle(list(map(float.__truediv__, values, others)), digits)
 
 
+def share(part: float | None, whole: float | None) -> float | None:
+    """Return part / whole, rounded; None where one of them died."""
+    return round(part / whole, 3) if part and whole else None
+
+
 def limits(values: Sequence[float], digits: int) -> list[float] | None:
     """Return the smallest and the largest value, rounded; None of nothing."""
     return [round(min(values), digits), round(max(values), digits)] if values else None

@@ -23,7 +23,7 @@ import torch
 from floors import copy_bandwidth, fastest
 from pictures import pictures, write_photographs
 from recorded import parser, record_as_asked
-from turns import Work, in_turns, limits, middle, peer_versions, peers_installed, ratio
+from turns import Work, in_turns, limits, middle, peer_versions, peers_installed, ratio, share
 
 from byol.data.decode import decode
 
@@ -77,7 +77,7 @@ def share_of_floor(case: str, result: dict[str, Any]) -> float | None:
     """Return how much of the smallest of a case's floors ours reaches."""
     ours = result[case]["views_per_second"]["byol"]
     smallest = min(value for name, value in result["floors"].items() if name.startswith(case))
-    return ours and round(ours / smallest, 3)
+    return share(ours, smallest)
 
 
 def print_speeds(name: str, speeds: dict[str, Any]) -> None:

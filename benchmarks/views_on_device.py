@@ -18,6 +18,7 @@ import torch
 from floors import DEVICE, copy_bandwidth, matrix_rate, wait
 from recorded import earlier_cases, parser, record_as_asked
 from torch.utils.flop_counter import FlopCounterMode
+from turns import share
 
 from byol.augment.presets import PRESETS
 from byol.data.batches import Batch, BatchPlan
@@ -108,13 +109,13 @@ def main() -> None:
             "products_alone": round(products_alone(preset, rate)),
         }
         best = max((speed for speed in speeds.values() if speed), default=None)
-        share = best and round(best / min(floors.values()), 3)
-        cases[preset] = {"views_per_second": speeds, **floors, "share_of_floor": share}
+        reached = share(best, min(floors.values()))
+        cases[preset] = {"views_per_second": speeds, **floors, "share_of_floor": reached}
         cases[preset] |= dict(zip(("image_side", "view_side", "batch"), CASES[preset], strict=True))
         print(
             preset, *(f"{way}: {speed or 0:,} views/s" for way, speed in speeds.items()), sep="   ", end="   "
         )
-        print(f"at most {min(floors.values()):,}, of which {share or 0:.0%}")
+        print(f"at most {min(floors.values()):,}, of which {reached or 0:.0%}")
         record_as_asked(options, name, "python benchmarks/views_on_device.py", {"cases": cases})
 
 

@@ -15,10 +15,10 @@ _ALIGNMENT = 16
 
 def sent(draws: Sequence[_AnyDraw], device: torch.device) -> list[_AnyDraw]:
     """Return draws, all from one device, on another one; from the host in one copy."""
-    tensors = [tensor for draw in draws for tensor in draw.tensors()]
-    if device.type == "cpu" or any(tensor.device.type != "cpu" for tensor in tensors):
-        return [draw.to(device) for draw in draws]
-    return sent_at_once(draws, device)
+    from_host = all(tensor.device.type == "cpu" for draw in draws for tensor in draw.tensors())
+    if from_host and device.type != "cpu":
+        return sent_at_once(draws, device)
+    return [draw.to(device) for draw in draws]
 
 
 def sent_at_once(draws: Sequence[_AnyDraw], device: torch.device) -> list[_AnyDraw]:

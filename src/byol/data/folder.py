@@ -64,7 +64,7 @@ def open_folder(path: str | Path, channels: int = 3, on_error: str = "stop") -> 
     """
     check_channels(channels)
     root = _existing(Path(path).expanduser())
-    files = sorted(_files_below(root))
+    files = sorted(_images_below(root))
     keys = [file for file in files if file.lower().endswith(SUFFIXES)]
     passed_over = tuple(file for file in files if file.lower().endswith(UNREAD))
     if not keys:
@@ -89,7 +89,7 @@ def _existing(path: Path) -> Path:
     raise UserError(f"folder '{path}' does not exist")
 
 
-def _files_below(folder: Path, prefix: str = "", above: tuple[Path, ...] = ()) -> Iterator[str]:
+def _images_below(folder: Path, prefix: str = "", above: tuple[Path, ...] = ()) -> Iterator[str]:
     real = folder.resolve()
     if real in above:  # a link back up would go round for ever
         return
@@ -98,8 +98,8 @@ def _files_below(folder: Path, prefix: str = "", above: tuple[Path, ...] = ()) -
             if entry.name.startswith("."):
                 continue
             if entry.is_dir():
-                yield from _files_below(folder / entry.name, f"{prefix}{entry.name}/", (*above, real))
-            else:
+                yield from _images_below(folder / entry.name, f"{prefix}{entry.name}/", (*above, real))
+            elif entry.name.lower().endswith(SUFFIXES + UNREAD):
                 yield prefix + entry.name
 
 

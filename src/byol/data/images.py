@@ -152,7 +152,7 @@ def natural_side(image_set: ImageSet, images: Tensor | None) -> int:
     return shape[1] if shape is not None and shape[1] == shape[2] <= 128 else 224
 
 
-def in_memory(image_set: ImageSet, largest_side: int = 128, limit_bytes: int = LIMIT_BYTES) -> ImageSet:
+def in_memory(image_set: ImageSet, limit_bytes: int = LIMIT_BYTES, largest_side: int = 128) -> ImageSet:
     """Return the same images held as one tensor where `resident` finds that sensible, else as they are.
 
     Masks stay where they are.

@@ -88,7 +88,7 @@ def divide_dense(
 
 
 def _checked(images: ImageSet, classes: PixelClasses, name: str) -> ImageSet:
-    images = in_memory(images, LARGEST_SIDE)
+    images = in_memory(images, largest_side=LARGEST_SIDE)
     check_masks(images, classes, name)
     return images
 

@@ -65,8 +65,8 @@ def prepare_data(data: Data, config: PretrainConfig) -> PreparedData:
     limit = memory_limit(config)
     source = open_source(data, channels=config.channels, data_dir=config.data_dir, on_error=config.on_error)
     train_indices, holdout_indices = holdout_split(len(source.train), source.train.labels, config.holdout)
-    train = in_memory(Subset(source.train, train_indices), LARGEST_SIDE, limit)
-    holdout = in_memory(Subset(source.train, holdout_indices), LARGEST_SIDE, limit)
+    train = in_memory(Subset(source.train, train_indices), limit, LARGEST_SIDE)
+    holdout = in_memory(Subset(source.train, holdout_indices), limit, LARGEST_SIDE)
     pretraining = train if source.unlabeled is None else Concatenation(train, source.unlabeled)
     name = resolved_spec(data) if isinstance(data, str) else source.name
     images = None if config.in_memory == "off" else resident(pretraining, limit, LARGEST_SIDE)
