@@ -127,7 +127,7 @@ def few_labels(values: dict[str, Any]) -> str:
         "pretraining seed. Frozen: logistic regression. Fine-tuned and from scratch share grid, choice (on "
         "a fifth of the drawn labels, with all labels on the hold-out) and augmentation: "
         + "; ".join(f"{amount}: {_grid(values['grids'][amount])}" for amount in amounts)
-        + ".\n\n"
+        + f". Minutes that it took after pretraining: {_minutes(values['minutes'])}.\n\n"
     )
     lines = {
         "frozen, BYOL": ("logistic", "byol"),
@@ -142,6 +142,11 @@ def few_labels(values: dict[str, Any]) -> str:
 
 def _grid(grid: dict[str, str]) -> str:
     return f"rates {grid['finetune_rates']} (per 256 images), {grid['finetune_epochs']} epochs"
+
+
+def _minutes(minutes: dict[str, float]) -> str:
+    parts = ", ".join(f"{value:.1f} ({amount})" for amount, value in minutes.items())
+    return f"{parts}, {sum(minutes.values()):.1f} together"
 
 
 def readme_table() -> str:

@@ -11,7 +11,7 @@ FILES = sorted(SOURCE.glob("byol/**/*.py"))
 LAYERS = [
     {
         *("config", "types", "geometry", "errors", "duration", "randomness", "rundir", "settings"),
-        *("methods", "recipe_files", "tracking"),
+        *("allocation", "methods", "recipe_files", "tracking"),
     },
     {"augment", "optim"},
     {"core", "data"},

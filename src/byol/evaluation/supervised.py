@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from byol.allocation import memory_kept
 from byol.augment.evaluation import Preprocess
 from byol.core.backbone import Backbone
 from byol.data.images import Subset
@@ -124,6 +125,7 @@ def _train(classifier: Classifier, crops: RandomCrops, setting: Setting, seed: i
     descend(classifier, optimizer, batches, F.cross_entropy, peak, setting.epochs, steps, seed)
 
 
+@memory_kept()
 def descend(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
+from byol.allocation import memory_kept
 from byol.core.learner import BYOL
 from byol.data.batches import BatchPlan
 from byol.data.dataset_images import require_map_style, sample_image
@@ -21,7 +22,6 @@ from byol.errors import UserError
 from byol.randomness import CROPS, NETWORK, derived_generator, derived_seed
 from byol.rundir import write_tensors
 from byol.training.accelerator_options import AcceleratorOptions
-from byol.training.allocation import memory_kept
 from byol.training.clock import Clock
 from byol.training.loop import Loop
 from byol.training.parting import end_soon_after_error

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from byol.allocation import memory_kept
 from byol.core.learner import BYOL
 from byol.errors import UserError
-from byol.training.allocation import memory_kept
 from byol.training.loop import Loop, images_of
 from byol.training.progress import Progress
 

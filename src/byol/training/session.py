@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 from torch import nn
 
+from byol.allocation import memory_kept
 from byol.config import PretrainConfig
 from byol.data.batches import BatchPlan
 from byol.errors import UserError, listed
@@ -16,7 +17,6 @@ from byol.evaluation.monitor import PatchMonitor, holdout_accuracies
 from byol.rundir import RunDirectory
 from byol.tracking import Status
 from byol.training.advice import advice
-from byol.training.allocation import memory_kept
 from byol.training.building import batches, build_module, save_initial_weights
 from byol.training.callbacks import BetweenSteps, Checkpoints, Monitor, StopOnSignal
 from byol.training.clock import Clock

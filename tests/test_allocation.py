@@ -1,6 +1,7 @@
 """Memory stays with the process between steps; afterwards the program is as fast as before."""
 
 import json
+import resource
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ import json, resource, sys
 from contextlib import nullcontext
 import torch
 from torch import nn
-from byol.training.allocation import memory_kept
+from byol.allocation import memory_kept
 
 torch.set_num_threads(1)
 
@@ -48,3 +49,31 @@ def test_blocks_are_used_again_and_given_back() -> None:
     assert 3 * kept["during"] < plain["during"]  # nearly none; how early the heap has stopped growing differs
     assert kept["given_back"] > 2**25
     assert kept["afterwards"] < 1.5 * plain["afterwards"]
+
+
+FIT = """
+import resource, sys
+import torch
+import torch.nn.functional as F
+from torch import nn
+from byol.evaluation.supervised import descend
+
+torch.set_num_threads(1)
+net = nn.Sequential(nn.Conv2d(8, 8, 1), nn.ReLU(), nn.Flatten(2), nn.AvgPool1d(272 * 272), nn.Flatten())
+images, labels = torch.randn(16, 8, 272, 272), torch.zeros(16, dtype=torch.int64)  # activations of 36 MiB
+optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+faults = []
+
+def batches(epoch):
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+    yield images, labels
+
+descend(net, optimizer, batches, F.cross_entropy, 0.1, epochs=6, steps=1, seed=0)
+print(faults[-1] - faults[2])
+"""
+
+
+def test_a_fit_uses_blocks_again() -> None:
+    done = subprocess.run([sys.executable, "-c", FIT], capture_output=True, text=True, check=True)
+    one_block = 36 * 2**20 // resource.getpagesize()
+    assert int(done.stdout) < 3 * one_block  # of three steps, each of which needs several blocks
