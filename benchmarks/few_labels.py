@@ -24,11 +24,11 @@ from byol.settings import read_yaml, recipe_text
 RECIPE = "cifar10-cpu"
 # Rates per 256 images times epochs, the same for every network. The paper's rates move a small network
 # little in so few steps, and much larger ones undo pretraining (docs/log.md). With more labels two cores
-# have time for fewer settings and epochs: all of it, after pretraining, is to fit half an hour.
+# have time for fewer settings and epochs.
 AMOUNTS: dict[str, dict[str, str]] = {
     "1%": {"finetune_rates": "0.1,0.5,1", "finetune_epochs": "50"},
-    "10%": {"finetune_rates": "0.1,0.5", "finetune_epochs": "20"},
-    "all": {"finetune_rates": "0.05,0.2", "finetune_epochs": "3"},
+    "10%": {"finetune_rates": "0.1,0.5", "finetune_epochs": "30"},
+    "all": {"finetune_rates": "0.05,0.2", "finetune_epochs": "4"},
 }
 QUICK = {"finetune_rates": "0.05", "finetune_epochs": "1"}
 DRAWS = 3

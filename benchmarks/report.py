@@ -127,7 +127,8 @@ def few_labels(values: dict[str, Any]) -> str:
         "pretraining seed. Frozen: logistic regression. Fine-tuned and from scratch share grid, choice (on "
         "a fifth of the drawn labels, with all labels on the hold-out) and augmentation: "
         + "; ".join(f"{amount}: {_grid(values['grids'][amount])}" for amount in amounts)
-        + f". Minutes that it took after pretraining: {_minutes(values['minutes'])}.\n\n"
+        + (f". Minutes it took after pretraining: {_minutes(values['minutes'])}" if "minutes" in values else "")
+        + ".\n\n"
     )
     lines = {
         "frozen, BYOL": ("logistic", "byol"),
