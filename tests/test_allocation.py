@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+from statistics import median
 
 import pytest
 
@@ -52,7 +53,7 @@ def test_blocks_are_used_again_and_given_back() -> None:
 
 
 FIT = """
-import resource, sys
+import json, resource
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -68,12 +69,13 @@ def batches(epoch):
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
     yield images, labels
 
-descend(net, optimizer, batches, F.cross_entropy, 0.1, epochs=6, steps=1, seed=0)
-print(faults[-1] - faults[2])
+descend(net, optimizer, batches, F.cross_entropy, 0.1, epochs=12, steps=1, seed=0)
+print(json.dumps([later - earlier for earlier, later in zip(faults, faults[1:])]))
 """
 
 
 def test_a_fit_uses_blocks_again() -> None:
     done = subprocess.run([sys.executable, "-c", FIT], capture_output=True, text=True, check=True)
     one_block = 36 * 2**20 // resource.getpagesize()
-    assert int(done.stdout) < 3 * one_block  # of three steps, each of which needs several blocks
+    # Each step needs several blocks; the heap grows in the first ones, and now and then in another.
+    assert median(json.loads(done.stdout)) < one_block
