@@ -1,9 +1,9 @@
 """Memory stays with the process between steps; afterwards the program is as fast as before."""
 
 import json
-import resource
 import subprocess
 import sys
+from mmap import PAGESIZE
 from statistics import median
 
 import pytest
@@ -76,6 +76,6 @@ print(json.dumps([later - earlier for earlier, later in zip(faults, faults[1:])]
 
 def test_a_fit_uses_blocks_again() -> None:
     done = subprocess.run([sys.executable, "-c", FIT], capture_output=True, text=True, check=True)
-    one_block = 36 * 2**20 // resource.getpagesize()
+    one_block = 36 * 2**20 // PAGESIZE
     # Each step needs several blocks; the heap grows in the first ones, and now and then in another.
     assert median(json.loads(done.stdout)) < one_block

@@ -20,8 +20,8 @@ def memory_kept() -> Iterator[None]:
 
     The C library returns large blocks to the system when they are freed, and the system clears every page
     when it hands it out again: 6 % of a step of a ResNet-18 at batch 64, a quarter of one of a ResNet-8 at
-    batch 1024, measured. With a GPU, whose memory torch keeps
-    anyway, or without glibc this does nothing.
+    batch 1024, measured. With a GPU, whose memory torch keeps anyway, or without glibc this does nothing.
+    Not to be nested: the inner one would give back what the outer one keeps.
     """
     libc = None if torch.cuda.is_available() else _glibc()
     if libc is None:
