@@ -27,7 +27,7 @@ def surroundings(options: argparse.Namespace) -> AbstractContextManager[None]:
     """Return what `byol pretrain` trains in; for the others, and with `--own-loop`, nothing."""
     if options.library != "byol" or options.own_loop:
         return nullcontext()
-    from byol.training.allocation import memory_kept
+    from byol.allocation import memory_kept
 
     return memory_kept()
 
