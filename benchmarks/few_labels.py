@@ -27,8 +27,8 @@ RECIPE = "cifar10-cpu"
 # have time for fewer settings and epochs.
 AMOUNTS: dict[str, dict[str, str]] = {
     "1%": {"finetune_rates": "0.1,0.5,1", "finetune_epochs": "50"},
-    "10%": {"finetune_rates": "0.1,0.5", "finetune_epochs": "30"},
-    "all": {"finetune_rates": "0.05,0.2", "finetune_epochs": "4"},
+    "10%": {"finetune_rates": "0.1,0.5", "finetune_epochs": "20"},
+    "all": {"finetune_rates": "0.05,0.2", "finetune_epochs": "3"},
 }
 QUICK = {"finetune_rates": "0.05", "finetune_epochs": "1"}
 DRAWS = 3
