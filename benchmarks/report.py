@@ -127,7 +127,7 @@ def few_labels(values: dict[str, Any]) -> str:
         "pretraining seed. Frozen: logistic regression. Fine-tuned and from scratch share grid, choice (on "
         "a fifth of the drawn labels, with all labels on the hold-out) and augmentation: "
         + "; ".join(f"{amount}: {_grid(values['grids'][amount])}" for amount in amounts)
-        + f".{_minutes(values.get('minutes', {}))}\n\n"
+        + f". With all labels, later seeds take what the first chose.{_minutes(values['minutes'])}\n\n"
     )
     lines = {
         "frozen, BYOL": ("logistic", "byol"),
@@ -145,8 +145,6 @@ def _grid(grid: dict[str, str]) -> str:
 
 
 def _minutes(minutes: dict[str, float]) -> str:
-    if not minutes:  # records made before they were kept
-        return ""
     parts = ", ".join(f"{value:.1f} ({amount})" for amount, value in minutes.items())
     return f" Minutes it took after pretraining: {parts}, {sum(minutes.values()):.1f} together."
 
