@@ -33,6 +33,8 @@ def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
 
 with memory_kept() if sys.argv[1] == "kept" else nullcontext():
+    with memory_kept() if sys.argv[1] == "kept" else nullcontext():
+        torch.zeros(1)
     during = page_faults()
     held = resident()
 print(json.dumps({"during": during, "given_back": held - resident(), "afterwards": page_faults()}))
@@ -79,3 +81,26 @@ def test_a_fit_uses_blocks_again() -> None:
     one_block = 36 * 2**20 // PAGESIZE
     # Each step needs several blocks; the heap grows in the first ones, and now and then in another.
     assert median(json.loads(done.stdout)) < one_block
+
+
+EXTRACTION = """
+import json, resource
+import torch
+from torch import nn
+from byol.augment.evaluation import Preprocess
+from byol.data.images import TensorImages
+from byol.evaluation.features import extract
+
+torch.set_num_threads(1)
+net = nn.Sequential(nn.Conv2d(3, 16, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+faults = []
+net.register_forward_pre_hook(lambda *_: faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt))
+images = TensorImages(torch.zeros(36 * 12, 3, 128, 128, dtype=torch.uint8))  # maps of 36 MiB a batch
+extract(net, Preprocess(128, mean=(0.0,) * 3, std=(1.0,) * 3), images, batch_size=36)
+print(json.dumps([later - earlier for earlier, later in zip(faults, faults[1:])]))
+"""
+
+
+def test_extraction_uses_blocks_again() -> None:
+    done = subprocess.run([sys.executable, "-c", EXTRACTION], capture_output=True, text=True, check=True)
+    assert median(json.loads(done.stdout)) < 36 * 2**20 // PAGESIZE

@@ -13,6 +13,8 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 # does, and its first ones would make every large block a new one for the rest of the program.
 _LARGEST_TRIM_THRESHOLD, _LARGEST_MMAP_THRESHOLD, _DEFAULT_MMAP_MAX = 64 * 2**20, 32 * 2**20, 65536
 
+_is_kept = False
+
 
 @contextmanager
 def memory_kept() -> Iterator[None]:
@@ -20,18 +22,21 @@ def memory_kept() -> Iterator[None]:
 
     The C library returns large blocks to the system when they are freed, and the system clears every page
     when it hands it out again: 6 % of a step of a ResNet-18 at batch 64, a quarter of one of a ResNet-8 at
-    batch 1024, measured. With a GPU, whose memory torch keeps anyway, or without glibc this does nothing.
-    Not to be nested: the inner one would give back what the outer one keeps.
+    batch 1024, measured. With a GPU, whose memory torch keeps anyway, without glibc and inside another one
+    this does nothing.
     """
-    libc = None if torch.cuda.is_available() else _glibc()
+    global _is_kept
+    libc = None if _is_kept or torch.cuda.is_available() else _glibc()
     if libc is None:
         yield
         return
+    _is_kept = True
     libc.mallopt(_TRIM_THRESHOLD, -1)
     libc.mallopt(_MMAP_MAX, 0)
     try:
         yield
     finally:
+        _is_kept = False
         libc.mallopt(_TRIM_THRESHOLD, _LARGEST_TRIM_THRESHOLD)
         libc.mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
         libc.mallopt(_MMAP_MAX, _DEFAULT_MMAP_MAX)

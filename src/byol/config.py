@@ -217,6 +217,9 @@ class EvaluateConfig:
     """Of label draws, probes and fine-tuning."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    precision: Precision = "fp32"
+    """fp32, or bf16: the network runs so (weights and what comes out stay fp32). Faster where the processor
+    has such arithmetic; vectors differ by rounding."""
     num_workers: int = 0
     """Processes that decode images, for data that does not stay in memory."""
     data_dir: str | None = None
@@ -271,6 +274,9 @@ class EmbedConfig:
     """What to do about an unreadable image: stop, or leave it out and tell its name."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
+    precision: Precision = "fp32"
+    """fp32, or bf16: the network runs so (weights and what comes out stay fp32). Faster where the processor
+    has such arithmetic; vectors differ by rounding."""
     num_workers: int = 0
     """Processes that decode images, for data that does not stay in memory."""
     data_dir: str | None = None

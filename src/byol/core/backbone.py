@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from byol.augment.evaluation import Preprocess
-from byol.config import Normalization
+from byol.config import Normalization, Precision
 from byol.core.capture import Capture, last_spatial_layer
 from byol.core.group_normalization import layers_before_batch_norms, use_group_normalization
 from byol.core.pooling import pooled, spatial
@@ -38,6 +38,10 @@ class Backbone(nn.Module):
 
     Attributes:
         num_features: width D, measured by a forward pass in eval mode.
+        takes_channels_last: whether the network can be given images laid out so. One that flattens maps with
+            `view` cannot; it is given contiguous ones.
+        precision: "fp32", or "bf16": the network runs under autocast and what comes out is float32. For
+            evaluation; in pretraining the whole step has a precision.
         unreached: names of the parameters of `net` that the representation does not depend on.
         origin: where loaded weights come from (method, data, epoch, seed); empty otherwise.
         architecture: what `build_backbone` makes it again from; None for a network of the user's own.
@@ -73,9 +77,15 @@ class Backbone(nn.Module):
             use_group_normalization(net, self._on_zeros(self._layers_before_batch_norms))
         self._hidden = None if hidden_layer is None else Capture(find_layer(net, hidden_layer))
         self._features: Capture | None = None
+        self.precision: Precision = "fp32"
+        self.takes_channels_last = True
+        try:
+            self.num_features, self.unreached = self.measured(self)
+        except UserError:
+            self.takes_channels_last = False
+            self.num_features, self.unreached = self.measured(self)
         if feature_layer is not None:
             self.prepare_feature_map()
-        self.num_features, self.unreached = self.measured(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return representations [B,D] of images [B,C,H,W]."""
@@ -125,11 +135,35 @@ class Backbone(nn.Module):
         try:
             for capture in begun:
                 capture.active = True
-            output = self.net(images)
-            return [output if capture is None else capture.output for capture in captures]
+            output = self._computed(images)
+            found = [output if capture is None else capture.output for capture in captures]
+            return [self._widened(each) for each in found]
         finally:
             for capture in begun:
                 capture.forget()
+
+    def works(self) -> bool:
+        """Say whether the network can be run with its weights as they are laid out now."""
+        try:
+            self._on_zeros(self)
+        except UserError:
+            return False
+        return self.takes_channels_last
+
+    def _computed(self, images: Tensor) -> Any:
+        if self.precision == "fp32":
+            return self.net(self._laid_out(images))  # under the caller's autocast, if any
+        with torch.autocast(images.device.type, torch.bfloat16):
+            return self.net(self._laid_out(images))
+
+    def _widened(self, output: Any) -> Any:
+        return output.float() if self.precision == "bf16" and isinstance(output, Tensor) else output
+
+    def _laid_out(self, images: Tensor) -> Tensor:
+        """Return images as convolutions like them: 1.4x faster on a CPU measured, and on tensor cores."""
+        return images.contiguous(
+            memory_format=torch.channels_last if self.takes_channels_last else torch.contiguous_format
+        )
 
     def _pooled(self, output: Any, images: Tensor) -> Tensor:
         if not isinstance(output, Tensor):
@@ -209,6 +243,20 @@ def _gradients(output: Tensor, parameters: list[nn.Parameter]) -> tuple[Tensor |
     if not parameters or not output.requires_grad:
         return (None,) * len(parameters)
     return torch.autograd.grad(output.sum(), parameters, allow_unused=True)
+
+
+def lay_out(network: nn.Module) -> None:
+    """Lay the weights of a network out as its convolutions like them, where its backbones can take that.
+
+    A convolution gives channels-last maps where its images or its weights are so: images of one channel are
+    neither, so only weights that are laid out tell.
+    """
+    backbones = [part for part in network.modules() if isinstance(part, Backbone)]
+    network.to(memory_format=torch.channels_last)
+    if not all(backbone.works() for backbone in backbones):
+        network.to(memory_format=torch.contiguous_format)
+        for backbone in backbones:
+            backbone.takes_channels_last = False
 
 
 def find_layer(net: nn.Module, layer: str | int) -> nn.Module:

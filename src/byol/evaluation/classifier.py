@@ -12,12 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 
 from byol.augment.evaluation import Preprocess
 from byol.bundle import load_backbone, save_bundle
-from byol.core.backbone import Backbone, find_layer
+from byol.core.backbone import Backbone, find_layer, lay_out
 from byol.errors import UserError
 from byol.rundir import write_atomically
 from byol.weights import load_exactly, read_weights, save_weights
@@ -169,7 +168,8 @@ def load_classifier(folder: str | Path, net: nn.Module | None = None) -> Classif
     load_exactly(classifier.head, state, str(path / WEIGHTS))
     classifier.lesson = lesson
     # As it was fitted: another layout rounds otherwise.
-    return classifier.to(memory_format=torch.channels_last).eval()
+    lay_out(classifier)
+    return classifier.eval()
 
 
 def _lesson(file: Path) -> Lesson:

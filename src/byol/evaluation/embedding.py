@@ -60,6 +60,7 @@ def embed(
     opened, source = open_with_data(
         target, data, config.data_dir, net, Architecture.of(config), config.on_error
     )
+    opened.backbone.precision = config.precision
     if config.on_error == "skip":
         source = _with_readable_test(source)
     if source.skipped:

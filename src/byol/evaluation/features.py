@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from byol.allocation import memory_kept
 from byol.augment.evaluation import Preprocess
 from byol.data.images import resident
 from byol.evaluation.batches import preprocessed_batches
@@ -33,6 +34,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
+@memory_kept()
 def extract(
     backbone: nn.Module,
     preprocess: Preprocess,
@@ -55,9 +57,15 @@ def extract(
     batches = preprocessed_batches(
         image_set, preprocess, order, batch_size=batch_size, device=device, num_workers=num_workers
     )
+    vectors, done = torch.empty(0, 0), 0
     with evaluating(backbone), torch.no_grad():
-        parts = [backbone(batch).detach().float().cpu() for batch in batches]
-        vectors = torch.cat(parts) if parts else torch.empty(0, 0)  # [N,D]
+        for batch in batches:
+            found = backbone(batch)  # [B,D]
+            if done == 0:
+                # At once: vectors of each batch would lie where the next one's maps could have been.
+                vectors = torch.empty(len(image_set), found.shape[1])  # [N,D]
+            vectors[done : done + len(found)] = found
+            done += len(found)
     return Features(vectors, image_set.labels, image_set.keys)
 
 
@@ -103,13 +111,13 @@ def fingerprint(
 ) -> str:
     """Return a SHA-256 of all that vectors depend on, in hexadecimal.
 
-    It covers every tensor of the network's state, the network's structure and chosen layer, the
+    It covers every tensor of the network's state, the network's structure, chosen layer and precision, the
     preprocessing, the names of data and split, every key, and the images: all bytes where the set
     fits in memory, else 256 images spread evenly.
     """
     digest = hashlib.sha256()
-    layer = getattr(backbone, "hidden_layer", None)
-    _add_text(digest, _FORMAT, str(backbone), repr(layer), repr(preprocess.to_dict()), data, split)
+    layer, precision = getattr(backbone, "hidden_layer", None), getattr(backbone, "precision", "fp32")
+    _add_text(digest, _FORMAT, str(backbone), repr(layer), repr(preprocess.to_dict()), data, split, precision)
     for name, tensor in backbone.state_dict().items():
         _add_tensor(digest, name, tensor)
     _add_text(digest, str(len(image_set)), *image_set.keys)

@@ -44,9 +44,15 @@ class Representation:
     epoch: float | None
     cache: Path | None
     described: dict[str, Any] = field(default_factory=dict)
-    """More to know about it, which goes into the settings of its results."""
+    """More to know about it."""
     online_probe: Path | None = None
     """The file of the classifier that was trained beside the network."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What `described` says, and the network's precision where it is not the usual one."""
+        precision = getattr(self.network, "precision", "fp32")
+        return {**self.described, **({} if precision == "fp32" else {"precision": precision})}
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,7 @@ def _results(
     start = time.perf_counter()
     outcome = measure(drawn)
     seconds = round(time.perf_counter() - start, 3)
-    settings = {**representation.described, **outcome.settings}
+    settings = {**representation.settings, **outcome.settings}
     if draw is not None or protocol in _SEEDED:
         settings["seed"] = bench.request.seed
     result = partial(

@@ -100,6 +100,7 @@ def _prepared(
 def _segmenting(config: EvaluateConfig, request: Request, data: Data | None, net: nn.Module | None) -> _Work:
     outputs, machine = outputs_of(config), _machine(config)
     opened, source = open_with_data(config.target, data, config.data_dir, net, Architecture.of(config))
+    opened.backbone.precision = config.precision
     opened.backbone.prepare_feature_map()  # raises where the network gives none
     task = divide_dense(source, opened.holdout(data), request.classes, request.void, request.chooses)
     representations = [_trained(opened)]
@@ -123,6 +124,7 @@ def _segmenting(config: EvaluateConfig, request: Request, data: Data | None, net
 def _measuring(config: EvaluateConfig, request: Request, data: Data | None, net: nn.Module | None) -> _Work:
     outputs, machine = outputs_of(config), _machine(config)
     opened, source = open_with_data(config.target, data, config.data_dir, net, Architecture.of(config))
+    opened.backbone.precision = config.precision
     for name in request.freeze:
         find_layer(opened.backbone.net, name)
     probe = online_probe_file(opened, data) if "online" in request.protocols else None
@@ -149,6 +151,7 @@ def _measuring(config: EvaluateConfig, request: Request, data: Data | None, net:
 def _examining(config: EvaluateConfig, data: Data | None, net: nn.Module | None) -> _Work:
     outputs, machine = outputs_of(config), _machine(config)
     classifier = load_classifier(config.target, net)
+    classifier.backbone.precision = config.precision
     lesson = classifier.lesson
     assert lesson is not None
     described = {"network": config.target, "learned_from": lesson.data}

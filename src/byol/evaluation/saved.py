@@ -21,8 +21,8 @@ from byol.settings import flag
 from byol.types import ImageSet
 
 _MEANINGFUL = (
-    *("target", "data", "data_dir", "metric", "device", "num_workers", "report", "plot", "out"),
-    *("logger", "tracking_uri", "experiment", "debug"),
+    *("target", "data", "data_dir", "metric", "device", "precision", "num_workers", "report", "plot"),
+    *("out", "logger", "tracking_uri", "experiment", "debug"),
 )
 """Settings that do not concern training, nor the building of the network."""
 

@@ -83,7 +83,7 @@ def _results(bench: DenseBench, protocol: str, measure: Callable[[DenseBench], _
         epoch=representation.epoch,
         data=task.data,
         seconds=round(time.perf_counter() - start, 3),
-        settings={**representation.described, **outcome.settings, "seed": bench.request.seed},
+        settings={**representation.settings, **outcome.settings, "seed": bench.request.seed},
         predictions=outcome.predictions,
     )
     values = {"miou": mean_iou(outcome.confusion), "pixel_accuracy": pixel_accuracy(outcome.confusion)}

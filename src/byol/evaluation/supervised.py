@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from byol.allocation import memory_kept
 from byol.augment.evaluation import Preprocess
-from byol.core.backbone import Backbone
+from byol.core.backbone import Backbone, lay_out
 from byol.data.images import Subset
 from byol.evaluation.augmented import RandomCrops
 from byol.evaluation.classifier import Classifier
@@ -139,7 +139,7 @@ def descend(
     """Train a network along a cosine from the first step to the last; end early where the loss is not finite.
 
     Args:
-        network: put into train mode, and laid out as convolutions like it.
+        network: put into train mode, and laid out by `lay_out`.
         optimizer: of one group; its rate is set before every step.
         batches: inputs and what they should give.
         loss_of: what the network gives, and what it should.
@@ -148,13 +148,14 @@ def descend(
         steps: in an epoch.
         seed: of dropout and the like.
     """
-    network.to(memory_format=torch.channels_last).train()
+    lay_out(network)
+    network.train()
     step = 0
     for epoch in range(epochs):
         for inputs, wanted in batches(epoch):
             torch.manual_seed(derived_seed(seed, NETWORK, step))
             optimizer.param_groups[0]["lr"] = peak * warmup_cosine(step, 0, epochs * steps)
-            loss = loss_of(network(inputs.contiguous(memory_format=torch.channels_last)), wanted)
+            loss = loss_of(network(inputs), wanted)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from byol.core.backbone import lay_out
 from byol.core.base_learner import Learner
 from byol.data.batches import Batch, BatchPlan
 from byol.optim.groups import parameter_groups
@@ -72,7 +73,8 @@ class Pretraining(L.LightningModule):
         online_probe: OnlineProbe | None = None,
     ) -> None:
         super().__init__()
-        self.learner = learner.to(memory_format=torch.channels_last)
+        lay_out(learner)
+        self.learner = learner
         self.make_views = make_views
         self.settings = settings
         self.plan = plan
