@@ -137,6 +137,8 @@ def _to_concerned(
     numbers = concerned.nonzero().squeeze(1)
     if len(numbers) == 0:
         return images
+    if len(numbers) == len(images):
+        return operation(images, *parameters)
     rows = _run(numbers)
     images[rows] = operation(images[rows], *(parameter[rows] for parameter in parameters))
     return images
