@@ -90,7 +90,7 @@ def step_work(net: nn.Module, size: int, hidden: int | None = None) -> StepWork:
 
 def _counted(learner: BYOL, optimizer: torch.optim.Optimizer, size: int, batch: int) -> Amount:
     device = next(learner.parameters()).device
-    views = torch.randn(2, batch, 3, size, size, device=device)
+    views = [_laid_out(torch.randn(batch, 3, size, size, device=device)) for _ in range(2)]
     with FlopCounterMode(display=False) as operations, _Traffic() as traffic:
         learner.compare_in_turn(*views).loss.backward()
         optimizer.step()
@@ -113,7 +113,7 @@ def bytes_to_hold(net: nn.Module, size: int, batch: int, precision: str = "fp32"
 
 
 def _kept_for_backward(learner: BYOL, size: int, batch: int) -> int:
-    view = torch.zeros(batch, 3, size, size, device=next(learner.parameters()).device)
+    view = _laid_out(torch.zeros(batch, 3, size, size, device=next(learner.parameters()).device))
     there = {t.untyped_storage().data_ptr() for t in (view, *learner.parameters(), *learner.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}  # held, so that no address is used twice
 
@@ -126,6 +126,11 @@ def _kept_for_backward(learner: BYOL, size: int, batch: int) -> int:
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         _ = learner.predictor(learner.online(view))  # what is returned holds the graph
     return sum(storage.nbytes() for storage in kept.values())
+
+
+def _laid_out(views: Tensor) -> Tensor:
+    """Return views as training hands them on: no network makes copies of them."""
+    return views.contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)

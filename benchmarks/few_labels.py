@@ -97,7 +97,7 @@ def scores(run: Path, seed: int, settings: dict[str, Any]) -> list[dict[str, Any
 
 
 def rates_chosen(results: list[dict[str, Any]]) -> str:
-    """Return the rates that were chosen, as a grid: the hold-out is the same for every seed of all labels."""
+    """Return the rates chosen so far, as a grid: the hold-out is the same for every seed of all labels."""
     rates = {result["settings"]["lr"] for result in results if result["protocol"] == "finetune"}
     return ",".join(f"{rate:g}" for rate in sorted(rates))
 

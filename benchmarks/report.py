@@ -127,7 +127,8 @@ def few_labels(values: dict[str, Any]) -> str:
         "pretraining seed. Frozen: logistic regression. Fine-tuned and from scratch share grid, choice (on "
         "a fifth of the drawn labels, with all labels on the hold-out) and augmentation: "
         + "; ".join(f"{amount}: {_grid(values['grids'][amount])}" for amount in amounts)
-        + f". With all labels, later seeds take what the first chose.{_minutes(values['minutes'])}\n\n"
+        + ". With all labels, later seeds choose among the first one's choices."
+        + f"{_minutes(values['minutes'])}\n\n"
     )
     lines = {
         "frozen, BYOL": ("logistic", "byol"),

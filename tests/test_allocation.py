@@ -7,8 +7,12 @@ from mmap import PAGESIZE
 from statistics import median
 
 import pytest
+import torch
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux's C library")
+pytestmark = [
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux's C library"),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="nothing is done beside a GPU"),
+]
 
 # In a process of its own: what was allocated before decides.
 PROGRAM = """

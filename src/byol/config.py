@@ -217,9 +217,9 @@ class EvaluateConfig:
     """Of label draws, probes and fine-tuning."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    precision: Precision = "fp32"
+    precision: Precision | None = None
     """fp32, or bf16: the network runs so (weights and what comes out stay fp32). Faster where the processor
-    has such arithmetic; vectors differ by rounding."""
+    has such arithmetic; vectors differ by rounding. Default: fp32; of a saved network, as it was fitted."""
     num_workers: int = 0
     """Processes that decode images, for data that does not stay in memory."""
     data_dir: str | None = None

@@ -18,6 +18,9 @@ from byol.core.processes import synchronize_batch_norms
 from byol.errors import UserError
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+IMAGES = IMAGES.contiguous(memory_format=torch.channels_last)  # as backbones lay them out
+    memory_format=torch.channels_last
+)  # as backbones lay them out
 
 
 def forward_features(net: nn.Module, images: Tensor) -> Tensor:
@@ -69,7 +72,7 @@ def test_a_bundle_gives_the_map_of_a_network_of_one_s_own(tmp_path: Path) -> Non
 
 def test_torchvision_networks() -> None:
     resnet = torchvision.models.resnet18().eval()
-    images = torch.rand(2, 3, 96, 64)  # not square
+    images = torch.rand(2, 3, 96, 64).contiguous(memory_format=torch.channels_last)  # not square
     expected = nn.Sequential(*list(resnet.children())[:-2])(images)
     assert torch.equal(Backbone(resnet, 64, "avgpool").eval().feature_map(images), expected)
     swin = torchvision.models.swin_t().eval()

@@ -100,7 +100,7 @@ def test_a_torchvision_vit_by_its_encoder() -> None:
 
 def test_layers_by_name_index_and_none() -> None:
     net = torchvision.models.resnet18()
-    images = torch.randn(2, 3, 32, 32)
+    images = torch.randn(2, 3, 32, 32).contiguous(memory_format=torch.channels_last)  # as backbones do
     by_name, by_index = (Backbone(net, 32, layer).eval() for layer in ("avgpool", -2))
     assert torch.equal(by_name(images), by_index(images))
     expected = nn.Sequential(*list(net.children())[:-1])(images).flatten(1)

@@ -1,5 +1,6 @@
 """The layout of images and weights: as convolutions like them, where the user's own network can take that."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,8 @@ def test_a_network_that_cannot_view_them_sees_contiguous_images() -> None:
 def test_images_of_one_channel_do_not_tell_but_weights_do() -> None:
     backbone = Backbone(Viewing(channels=1), 8)
     lay_out(backbone)
-    assert not backbone.takes_channels_last
-    assert backbone(torch.rand(2, 1, 8, 8)).shape == (2, 16)
+    assert not backbone.takes_channels_last and backbone.net.second.weight.is_contiguous()
+    assert copy.deepcopy(backbone)(torch.rand(2, 1, 8, 8)).shape == (2, 16)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

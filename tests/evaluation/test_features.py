@@ -11,7 +11,7 @@ from byol.data.images import Subset, TensorImages
 from byol.data.source import Source
 from byol.errors import UserError
 from byol.evaluation.batches import preprocessed_batches
-from byol.evaluation.features import cached, extract, fingerprint, pixels
+from byol.evaluation.features import cached, extract, fingerprint, image_digest, pixels
 from byol.types import Features
 
 MakeBackbone = Callable[..., Backbone]
@@ -187,3 +187,10 @@ def test_fingerprint_covers_weights_preprocessing_and_images(
 
 def _never() -> Features:
     raise AssertionError("must come from the cache")
+
+
+def test_saved_networks_know_their_images_again() -> None:
+    """Their folders hold this digest: it may not change from version to version."""
+    images = TensorImages(torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).view(2, 3, 4, 4))
+    digest = image_digest(images, Preprocess(4, mean=(0.5,) * 3, std=(0.25,) * 3))
+    assert digest == "9b1dd03c5fd9728913f5f243867d15de51e18c05ff4fb0319af79cd14841256b"

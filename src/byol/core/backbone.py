@@ -1,7 +1,7 @@
 """Backbones: any module as a function from images to vectors [B,D], or to feature maps [B,D,h,w]."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar, get_args
 
 import torch
@@ -38,8 +38,9 @@ class Backbone(nn.Module):
 
     Attributes:
         num_features: width D, measured by a forward pass in eval mode.
-        takes_channels_last: whether the network can be given images laid out so. One that flattens maps with
-            `view` cannot; it is given contiguous ones.
+        takes_channels_last: whether the network is given images laid out so. One that flattens maps with
+            `view` cannot take them, which is found out here and in `lay_out`, in eval mode; set it to False
+            where it shows later.
         precision: "fp32", or "bf16": the network runs under autocast and what comes out is float32. For
             evaluation; in pretraining the whole step has a precision.
         unreached: names of the parameters of `net` that the representation does not depend on.
@@ -50,6 +51,9 @@ class Backbone(nn.Module):
         UserError: there is no such layer, the network cannot take such images, or the normalisation
             is unknown.
     """
+
+    precision: Precision = "fp32"
+    takes_channels_last = True
 
     def __init__(
         self,
@@ -77,13 +81,7 @@ class Backbone(nn.Module):
             use_group_normalization(net, self._on_zeros(self._layers_before_batch_norms))
         self._hidden = None if hidden_layer is None else Capture(find_layer(net, hidden_layer))
         self._features: Capture | None = None
-        self.precision: Precision = "fp32"
-        self.takes_channels_last = True
-        try:
-            self.num_features, self.unreached = self.measured(self)
-        except UserError:
-            self.takes_channels_last = False
-            self.num_features, self.unreached = self.measured(self)
+        self.num_features, self.unreached = self._measured_somehow()
         if feature_layer is not None:
             self.prepare_feature_map()
 
@@ -129,6 +127,21 @@ class Backbone(nn.Module):
         `net` that it does not depend on. No running statistic moves."""
         return self._on_zeros(lambda images: self._measure(function(images)))
 
+    def runs(self) -> bool:
+        """Say whether the network can be run in eval mode, with its weights as they are laid out now."""
+        try:
+            self._on_zeros(self)
+        except UserError:
+            return False
+        return True
+
+    def _measured_somehow(self) -> tuple[int, list[str]]:
+        """Return what `measured` does, of contiguous images where others will not do."""
+        with suppress(UserError):
+            return self.measured(self)
+        self.takes_channels_last = False
+        return self.measured(self)
+
     def _run(self, images: Tensor, *captures: Capture | None) -> list[Any]:
         """Run the network; return what each capture saw, or the network's own output for None."""
         begun = [capture for capture in captures if capture is not None]
@@ -142,16 +155,8 @@ class Backbone(nn.Module):
             for capture in begun:
                 capture.forget()
 
-    def works(self) -> bool:
-        """Say whether the network can be run with its weights as they are laid out now."""
-        try:
-            self._on_zeros(self)
-        except UserError:
-            return False
-        return self.takes_channels_last
-
     def _computed(self, images: Tensor) -> Any:
-        if self.precision == "fp32":
+        if self.precision != "bf16":
             return self.net(self._laid_out(images))  # under the caller's autocast, if any
         with torch.autocast(images.device.type, torch.bfloat16):
             return self.net(self._laid_out(images))
@@ -252,8 +257,10 @@ def lay_out(network: nn.Module) -> None:
     neither, so only weights that are laid out tell.
     """
     backbones = [part for part in network.modules() if isinstance(part, Backbone)]
+    if not all(backbone.takes_channels_last for backbone in backbones):
+        return
     network.to(memory_format=torch.channels_last)
-    if not all(backbone.works() for backbone in backbones):
+    if not all(backbone.runs() for backbone in backbones):
         network.to(memory_format=torch.contiguous_format)
         for backbone in backbones:
             backbone.takes_channels_last = False

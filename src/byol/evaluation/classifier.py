@@ -167,6 +167,7 @@ def load_classifier(folder: str | Path, net: nn.Module | None = None) -> Classif
     classifier = Classifier(load_backbone(path, net), len(state["bias"]) if "bias" in state else 0)
     load_exactly(classifier.head, state, str(path / WEIGHTS))
     classifier.lesson = lesson
+    classifier.backbone.precision = lesson.settings.get("precision", "fp32")
     # As it was fitted: another layout rounds otherwise.
     lay_out(classifier)
     return classifier.eval()

@@ -58,9 +58,8 @@ def embed(
         raise unknown("split", config.split, SPLITS)
     device = chosen_device(config.device)
     opened, source = open_with_data(
-        target, data, config.data_dir, net, Architecture.of(config), config.on_error
+        target, data, config.data_dir, net, Architecture.of(config), config.on_error, config.precision
     )
-    opened.backbone.precision = config.precision
     if config.on_error == "skip":
         source = _with_readable_test(source)
     if source.skipped:

@@ -57,13 +57,13 @@ def extract(
     batches = preprocessed_batches(
         image_set, preprocess, order, batch_size=batch_size, device=device, num_workers=num_workers
     )
-    vectors, done = torch.empty(0, 0), 0
+    vectors, done = torch.empty(0, 0, dtype=torch.float32), 0
     with evaluating(backbone), torch.no_grad():
         for batch in batches:
             found = backbone(batch)  # [B,D]
             if done == 0:
                 # At once: vectors of each batch would lie where the next one's maps could have been.
-                vectors = torch.empty(len(image_set), found.shape[1])  # [N,D]
+                vectors = vectors.new_empty(len(image_set), found.shape[1])  # [N,D]
             vectors[done : done + len(found)] = found
             done += len(found)
     return Features(vectors, image_set.labels, image_set.keys)
@@ -116,8 +116,10 @@ def fingerprint(
     fits in memory, else 256 images spread evenly.
     """
     digest = hashlib.sha256()
-    layer, precision = getattr(backbone, "hidden_layer", None), getattr(backbone, "precision", "fp32")
-    _add_text(digest, _FORMAT, str(backbone), repr(layer), repr(preprocess.to_dict()), data, split, precision)
+    layer = getattr(backbone, "hidden_layer", None)
+    _add_text(digest, _FORMAT, str(backbone), repr(layer), repr(preprocess.to_dict()), data, split)
+    if (precision := getattr(backbone, "precision", "fp32")) != "fp32":
+        _add_text(digest, precision)
     for name, tensor in backbone.state_dict().items():
         _add_tensor(digest, name, tensor)
     _add_text(digest, str(len(image_set)), *image_set.keys)

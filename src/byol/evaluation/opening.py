@@ -10,8 +10,8 @@ from torch import nn
 
 from byol.augment.evaluation import preprocess_for
 from byol.augment.presets import natural_preset, preset_named
-from byol.config import EmbedConfig, EvaluateConfig, InputNormalization
-from byol.core.backbone import Backbone
+from byol.config import EmbedConfig, EvaluateConfig, InputNormalization, Precision
+from byol.core.backbone import Backbone, lay_out
 from byol.core.input_normalization import input_normalization, other_weights_hint
 from byol.core.named_backbone import build_backbone
 from byol.data.images import in_memory, natural_side, resident
@@ -70,6 +70,7 @@ def open_with_data(
     net: nn.Module | None,
     architecture: Architecture,
     on_error: str = "stop",
+    precision: Precision | None = None,
 ) -> tuple[Target, Source]:
     """Open what is evaluated, and the data to evaluate it on.
 
@@ -80,18 +81,23 @@ def open_with_data(
         net: an untrained copy of the network, where it was the user's own; it gets the weights.
         architecture: of the network of a weights file; runs and bundles bring theirs.
         on_error: as of `open_source`.
+        precision: of the network; None: fp32.
 
     Raises:
         UserError: something is missing, does not exist or does not fit.
     """
     file = Path(path)
     if file.is_file() or (file.suffix in _SUFFIXES and not file.exists()):
-        return _open_file(file, data, data_dir, net, architecture, on_error)
-    if architecture.given():
-        name = flag(architecture.given()[0])
-        raise UserError(f"{name} is for a plain weights file: '{path}' is to bring its own network")
-    target = open_target(file, net)
-    return target, open_data(target, data, data_dir, on_error)
+        target, source = _open_file(file, data, data_dir, net, architecture, on_error)
+    else:
+        if architecture.given():
+            name = flag(architecture.given()[0])
+            raise UserError(f"{name} is for a plain weights file: '{path}' is to bring its own network")
+        target = open_target(file, net)
+        source = open_data(target, data, data_dir, on_error)
+    target.backbone.precision = precision or "fp32"
+    lay_out(target.backbone)
+    return target, source
 
 
 def _open_file(

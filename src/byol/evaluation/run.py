@@ -12,6 +12,7 @@ from torch import nn
 
 from byol.config import EvaluateConfig
 from byol.core.backbone import Backbone, find_layer
+from byol.data.source import Source
 from byol.data.splits import draw_labels
 from byol.evaluation.baselines import centred_pixels, random_init
 from byol.evaluation.classifier import has_classifier, load_classifier, network_name, refuse_existing
@@ -99,8 +100,7 @@ def _prepared(
 
 def _segmenting(config: EvaluateConfig, request: Request, data: Data | None, net: nn.Module | None) -> _Work:
     outputs, machine = outputs_of(config), _machine(config)
-    opened, source = open_with_data(config.target, data, config.data_dir, net, Architecture.of(config))
-    opened.backbone.precision = config.precision
+    opened, source = _opened(config, data, net)
     opened.backbone.prepare_feature_map()  # raises where the network gives none
     task = divide_dense(source, opened.holdout(data), request.classes, request.void, request.chooses)
     representations = [_trained(opened)]
@@ -123,8 +123,7 @@ def _segmenting(config: EvaluateConfig, request: Request, data: Data | None, net
 
 def _measuring(config: EvaluateConfig, request: Request, data: Data | None, net: nn.Module | None) -> _Work:
     outputs, machine = outputs_of(config), _machine(config)
-    opened, source = open_with_data(config.target, data, config.data_dir, net, Architecture.of(config))
-    opened.backbone.precision = config.precision
+    opened, source = _opened(config, data, net)
     for name in request.freeze:
         find_layer(opened.backbone.net, name)
     probe = online_probe_file(opened, data) if "online" in request.protocols else None
@@ -151,7 +150,8 @@ def _measuring(config: EvaluateConfig, request: Request, data: Data | None, net:
 def _examining(config: EvaluateConfig, data: Data | None, net: nn.Module | None) -> _Work:
     outputs, machine = outputs_of(config), _machine(config)
     classifier = load_classifier(config.target, net)
-    classifier.backbone.precision = config.precision
+    if config.precision is not None:
+        classifier.backbone.precision = config.precision
     lesson = classifier.lesson
     assert lesson is not None
     described = {"network": config.target, "learned_from": lesson.data}
@@ -166,6 +166,11 @@ def _examining(config: EvaluateConfig, data: Data | None, net: nn.Module | None)
         (target.method, lesson.labels),
         outputs,
     )
+
+
+def _opened(config: EvaluateConfig, data: Data | None, net: nn.Module | None) -> tuple[Target, Source]:
+    architecture = Architecture.of(config)
+    return open_with_data(config.target, data, config.data_dir, net, architecture, precision=config.precision)
 
 
 def _machine(config: EvaluateConfig) -> Machine:

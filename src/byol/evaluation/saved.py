@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from byol.augment.evaluation import Preprocess
 from byol.config import EvaluateConfig
@@ -100,9 +101,15 @@ def examined(
         epoch=target.epoch,
         data=exam.data,
         seconds=round(time.perf_counter() - start, 3),
-        settings={**target.described, **lesson.settings},
+        settings={**target.described, **_settings(lesson, classifier.backbone.precision)},
     )
     yield per_metric(result, features.vectors, labels, len(classifier.classes))
+
+
+def _settings(lesson: Lesson, precision: str) -> dict[str, Any]:
+    """Return what the network was fitted with, and the precision of this scoring."""
+    fitted = {name: value for name, value in lesson.settings.items() if name != "precision"}
+    return fitted if precision == "fp32" else {**fitted, "precision": precision}
 
 
 def _held_out(source: Source, lesson: Lesson, preprocess: Preprocess) -> ImageSet | None:

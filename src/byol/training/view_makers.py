@@ -114,7 +114,7 @@ class _OneGraph:
 
 
 def channels_last(views: tuple[View, View]) -> tuple[View, View]:
-    """Lay views out as backbones would: once, for the online and the target network."""
+    """Lay views out as backbones do, but once: for the online and the target network."""
     first, second = (
         replace(view, image=view.image.contiguous(memory_format=torch.channels_last)) for view in views
     )
