@@ -19,8 +19,6 @@ from byol.errors import UserError
 
 IMAGES = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 IMAGES = IMAGES.contiguous(memory_format=torch.channels_last)  # as backbones lay them out
-    memory_format=torch.channels_last
-)  # as backbones lay them out
 
 
 def forward_features(net: nn.Module, images: Tensor) -> Tensor:
