@@ -134,8 +134,6 @@ def _to_all(
 def _to_concerned(
     concerned: Tensor, operation: Callable[..., Tensor], images: Tensor, *parameters: Tensor
 ) -> Tensor:
-    if len(images) == 1:  # as large images come; numbers of rows would take a tenth of their time
-        return operation(images, *parameters) if concerned else images
     numbers = concerned.nonzero().squeeze(1)
     if len(numbers) == 0:
         return images

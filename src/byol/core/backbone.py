@@ -81,7 +81,7 @@ class Backbone(nn.Module):
             use_group_normalization(net, self._on_zeros(self._layers_before_batch_norms))
         self._hidden = None if hidden_layer is None else Capture(find_layer(net, hidden_layer))
         self._features: Capture | None = None
-        self.num_features, self.unreached = self._measured_somehow()
+        self.num_features, self.unreached = self._measured_in_a_layout()
         if feature_layer is not None:
             self.prepare_feature_map()
 
@@ -135,7 +135,7 @@ class Backbone(nn.Module):
             return False
         return True
 
-    def _measured_somehow(self) -> tuple[int, list[str]]:
+    def _measured_in_a_layout(self) -> tuple[int, list[str]]:
         """Return what `measured` does, of contiguous images where others will not do."""
         with suppress(UserError):
             return self.measured(self)

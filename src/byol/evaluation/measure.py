@@ -50,9 +50,8 @@ class Representation:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What `described` says, and the network's precision where it is not the usual one."""
-        precision = getattr(self.network, "precision", "fp32")
-        return {**self.described, **({} if precision == "fp32" else {"precision": precision})}
+        """What `described` says, and an unusual precision."""
+        return {**self.described, **unusual_precision(self.network)}
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,12 @@ class _Bench:
     def problem(self) -> Problem:
         """The vectors of both splits, extracted for the first protocol that asks for them."""
         return _problem(self.representation, self.task, self.request, self.machine)
+
+
+def unusual_precision(network: nn.Module) -> dict[str, Any]:
+    """Return a network's precision for the settings of a result; nothing where it is fp32."""
+    precision = getattr(network, "precision", "fp32")
+    return {} if precision == "fp32" else {"precision": precision}
 
 
 Measure = Callable[[Tensor | None], Outcome]

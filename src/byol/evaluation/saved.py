@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from byol.augment.evaluation import Preprocess
 from byol.config import EvaluateConfig
@@ -14,7 +13,7 @@ from byol.data.source import Source, resolved_spec
 from byol.errors import UserError, listed
 from byol.evaluation.classifier import Classifier, Lesson
 from byol.evaluation.features import extract, image_digest
-from byol.evaluation.measure import Machine, per_metric
+from byol.evaluation.measure import Machine, per_metric, unusual_precision
 from byol.evaluation.results import Result
 from byol.evaluation.target import Target
 from byol.evaluation.task import divide
@@ -82,6 +81,9 @@ def examined(
     """Yield the results of a classifier, as of the fine-tuning that it comes from."""
     lesson, labels = classifier.lesson, exam.images.labels
     assert lesson is not None and labels is not None
+    fitted = {
+        name: value for name, value in lesson.settings.items() if name != "precision"
+    }  # this one's counts
     start = time.perf_counter()
     features = extract(
         classifier,
@@ -101,15 +103,9 @@ def examined(
         epoch=target.epoch,
         data=exam.data,
         seconds=round(time.perf_counter() - start, 3),
-        settings={**target.described, **_settings(lesson, classifier.backbone.precision)},
+        settings={**target.described, **fitted, **unusual_precision(classifier.backbone)},
     )
     yield per_metric(result, features.vectors, labels, len(classifier.classes))
-
-
-def _settings(lesson: Lesson, precision: str) -> dict[str, Any]:
-    """Return what the network was fitted with, and the precision of this scoring."""
-    fitted = {name: value for name, value in lesson.settings.items() if name != "precision"}
-    return fitted if precision == "fp32" else {**fitted, "precision": precision}
 
 
 def _held_out(source: Source, lesson: Lesson, preprocess: Preprocess) -> ImageSet | None:
