@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from byol.augment import apply as module
-from byol.augment.apply import apply
+from byol.augment.apply import apply, geometric
 from byol.augment.draw import draw
 from byol.augment.presets import PRESETS
 from byol.augment.transfer import sent_at_once
@@ -38,7 +38,8 @@ def test_the_compiled_graph_computes_the_same(preset):
     finish = partial(standardized, columns=columns("imagenet", images))
 
     def at_once(images, drawn):
-        return module._view(images, drawn, 24, "bicubic", finish, module._to_all)
+        moved = geometric(images, drawn.geometric, 24, "bicubic")
+        return finish(module._colours(moved, drawn.photometric, module._to_all))
 
     (unpacked,) = sent_at_once([drawn], images.device)
     compiled = torch.compile(at_once, fullgraph=True, dynamic=False)(images, unpacked)

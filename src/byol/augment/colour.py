@@ -41,7 +41,7 @@ def blend(images: Tensor, kind: Tensor, factor: Tensor) -> Tensor:
     of_pixel = _column(remainder * (kind == SATURATION))
     of_image = _column(remainder * (kind == CONTRAST))
     pivot = (grey * of_pixel).add_(grey.mean(dim=(2, 3), keepdim=True) * of_image)
-    return (images * _column(factor)).add_(pivot).clamp_(0.0, 1.0)
+    return torch.addcmul(pivot, images, _column(factor)).clamp_(0.0, 1.0)
 
 
 def official_blend(images: Tensor, kind: Tensor, factor: Tensor) -> Tensor:

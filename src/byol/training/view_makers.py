@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -93,7 +94,7 @@ class StreamedViews(nn.Module):
 def _coloured(crops: Tensor, drawn: list[PhotometricDraw], columns: Columns | None) -> tuple[Tensor, Tensor]:
     with torch.autocast(crops.device.type, enabled=False):  # as `made_views` does
         first, second = (
-            standardized(photometric(crops[:, view].float().div_(255), draw), columns)
+            photometric(crops[:, view], draw, partial(standardized, columns=columns))
             for view, draw in enumerate(drawn)
         )
     return first, second
