@@ -248,7 +248,8 @@ def test_compiled_it_gives_the_same_loss_and_gradients(
 
 
 def test_compiled_it_draws_views_for_batches_of_any_size(make_learner: MakeLearner) -> None:
-    compiled = torch.compile(make_learner(), backend="aot_eager")
+    """The graphs break where views are drawn; what is made of them is the test above."""
+    compiled = torch.compile(make_learner(), backend="eager")
     for size in (4, 6, 3):
         loss = compiled(torch.rand(size, 3, 8, 8))
         loss.backward()

@@ -16,24 +16,37 @@ import pytest
 import torch
 
 import byol
+from byol.cli import main
 from byol.data.decode import unreadable
 from byol.data.folder import FileImages
 from byol.rundir import RunDirectory
-from byol.training.callbacks import StopOnSignal
+from byol.training.callbacks import Monitor, StopOnSignal
 from byol.training.checkpoint import load
 from byol.training.errors import Interrupted
 from tests.training.test_pretrain import assert_same_run
 
 SETTINGS = ["--data", "digits", "--backbone", "resnet8_16", "--projection-size", "16"]
-SETTINGS += ["--projection-hidden-size", "32", "--batch-size", "64", "--epochs", "6", "--optimizer", "adamw"]
-SETTINGS += ["--log-every", "2st", "--checkpoint-every", "3st", "--knn-every", "10st"]
+SETTINGS += ["--projection-hidden-size", "32", "--batch-size", "64", "--optimizer", "adamw"]
+SETTINGS += ["--epochs", "36st", "--log-every", "2st", "--checkpoint-every", "3st", "--knn-every", "10st"]
+SETTINGS += ["--logger", "none"]
 
 
-def start(out: Path, *more: str) -> subprocess.Popen[str]:
-    words = [sys.executable, "-m", "byol", "pretrain", *SETTINGS, "--out", str(out), *more]
+def start(out: Path, *settings: str) -> subprocess.Popen[str]:
+    """Start a run in a process group of its own."""
+    words = [sys.executable, "-m", "byol", "pretrain", *settings, "--out", str(out)]
     return subprocess.Popen(
-        words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=slow_steps()
+        words,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=slow_steps(),
     )
+
+
+def here(*words: str) -> None:
+    """Run `byol pretrain` in this process: it takes seconds to start one."""
+    assert main(["pretrain", *words]) == 0
 
 
 def slow_steps() -> dict[str, str]:
@@ -56,77 +69,61 @@ def wait_for_step(out: Path, step: int, process: subprocess.Popen[str]) -> None:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "uninterrupted"
-    process = start(out)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
+    here(*SETTINGS, "--out", str(out))
     return out
 
 
-def test_killed_run_resumes_exactly(uninterrupted: Path, tmp_path: Path, byol_command: Any) -> None:
+def test_killed_run_resumes_exactly(uninterrupted: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
-    process = start(out)
+    process = start(out, *SETTINGS)
     wait_for_step(out, 8, process)  # saved at 6; step 7 and perhaps 8 are lost
     process.send_signal(signal.SIGKILL)
     process.wait()
-    done = byol_command("pretrain", "--resume", str(out))
-    assert done.returncode == 0, done.stderr
+    assert load(RunDirectory(out).last_checkpoint)["step"] < 36
+    here("--resume", str(out))
     assert_same_run(uninterrupted, out)
 
 
-def test_sigterm_saves_after_the_step_and_tells_how_to_go_on(
-    uninterrupted: Path, tmp_path: Path, byol_command: Any
+def test_sigterm_to_all_processes_saves_after_the_step_and_tells_how_to_go_on(
+    photographs: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "stopped"
-    process = start(out)
-    wait_for_step(out, 4, process)
-    process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=200)
-    assert process.returncode == 143
-    assert f"byol pretrain --resume {out}" in errors and "SIGTERM" in errors
-    assert "Traceback" not in errors
-    done = byol_command("pretrain", "--resume", str(out), "--num-workers", "1")
-    assert done.returncode == 0, done.stderr
-    assert_same_run(uninterrupted, out)
-
-
-def test_sigterm_to_all_processes_of_a_job(photographs: Path, tmp_path: Path) -> None:
     """Schedulers and `timeout` signal the whole group: workers that decode must not die of it."""
-    settings = ["--backbone", "resnet8_16", "--image-size", "32", "--batch-size", "8", "--epochs", "4000st"]
-    settings += ["--projection-hidden-size", "32", "--log-every", "2st", "--knn-every", "0"]
-    words = [
-        sys.executable,
-        "-m",
-        "byol",
-        "pretrain",
-        "--data",
-        str(photographs),
-        "--out",
-        str(tmp_path / "run"),
-    ]
-    process = subprocess.Popen(
-        [*words, *settings, "--num-workers", "1"], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    wait_for_step(tmp_path / "run", 20, process)
+    settings = ["--data", str(photographs), "--backbone", "resnet8_16", "--image-size", "32", "--batch-size"]
+    settings += ["8", "--epochs", "40st", "--projection-hidden-size", "32", "--log-every", "2st"]
+    settings += ["--knn-every", "0", "--checkpoint-every", "0", "--logger", "none"]
+    out = tmp_path / "stopped"
+    process = start(out, *settings, "--num-workers", "1")
+    wait_for_step(out, 4, process)
     os.killpg(process.pid, signal.SIGTERM)
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 143, errors
-    assert "--resume" in errors and "Traceback" not in errors
-    assert load(RunDirectory(tmp_path / "run").last_checkpoint)["step"] >= 20
+    assert f"byol pretrain --resume {out}" in errors and "SIGTERM" in errors
+    assert "Traceback" not in errors
+    assert 4 <= load(RunDirectory(out).last_checkpoint)["step"] < 40
+    here("--resume", str(out), "--num-workers", "0")
+    here(*settings, "--num-workers", "1", "--out", str(tmp_path / "whole"))
+    assert_same_run(tmp_path / "whole", out)
 
 
-def test_ctrl_c_exits_130(tmp_path: Path) -> None:
-    out = tmp_path / "stopped"
-    process = start(out)
-    wait_for_step(out, 4, process)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=200)
-    assert process.returncode == 130 and "--resume" in errors
+def test_ctrl_c_exits_130(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    original = Monitor._write
+
+    def interrupted(self: Monitor, module: Any, values: dict[str, Any]) -> dict[str, Any]:
+        if module.step == 4:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, module, values)
+
+    monkeypatch.setattr(Monitor, "_write", interrupted)
+    assert main(["pretrain", *SETTINGS, "--out", str(tmp_path / "stopped")]) == 130
+    assert "--resume" in capsys.readouterr().err
+    assert load(RunDirectory(tmp_path / "stopped").last_checkpoint)["step"] == 4
 
 
-def test_resuming_a_finished_run_changes_nothing(uninterrupted: Path, byol_command: Any) -> None:
+def test_resuming_a_finished_run_changes_nothing(uninterrupted: Path) -> None:
     before = RunDirectory(uninterrupted).metrics_file.read_text()
-    done = byol_command("pretrain", "--resume", str(uninterrupted))
-    assert done.returncode == 0, done.stderr
+    here("--resume", str(uninterrupted))
     assert RunDirectory(uninterrupted).metrics_file.read_text() == before
 
 

@@ -68,14 +68,22 @@ LAUNCHERS = {
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What two processes saw, each with a seed of its own."""
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which two processes trained, each with a seed of its own, and two followed the docs."""
     folder = tmp_path_factory.mktemp("two")
-    words = [sys.executable, "-m", "tests.training.two_trainers", str(folder), str(free_port())]
+    (folder / "train.py").write_text(documented("DistributedDataParallel("))
+    words = [sys.executable, "-m", "tests.training.two_trainers", str(folder)]
+    words += [str(free_port()), str(free_port())]
     done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("step 4/4") == 1
-    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reports(trained: Path) -> list[dict[str, Any]]:
+    """What the two saw."""
+    return [torch.load(trained / f"{rank}.pt") for rank in (0, 1)]
 
 
 @pytest.mark.slow
@@ -138,11 +146,10 @@ def test_the_documented_script_runs_as_documented(launcher: str, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_the_loop_of_the_documentation_runs_in_two_processes(tmp_path: Path) -> None:
-    done = launched("torchrun", documented("DistributedDataParallel("), tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_the_loop_of_the_documentation_runs_in_two_processes(trained: Path) -> None:
+    """With the variables of torchrun, which the test above starts."""
     resnet = torchvision.models.resnet18()
-    resnet.load_state_dict(torch.load(tmp_path / "improved-net.pt"), strict=True)
+    resnet.load_state_dict(torch.load(trained / "improved-net.pt"), strict=True)
     assert int(resnet.bn1.num_batches_tracked) == 4
 
 

@@ -1,8 +1,9 @@
 """A run in two processes, or one that accumulates, is the run of one process, weight by weight."""
 
+import json
 import subprocess
 import sys
-from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 import byol
 from byol.rundir import RunDirectory
 from byol.training.checkpoint import load
+from tests.ports import free_port
 from tests.training.whole_run import same_everywhere
 
 PROJECT = Path(__file__).parents[2]
@@ -56,6 +58,21 @@ def method(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs of two processes each, without and with accumulation: `byol-1` and the like."""
+    folder, runs = tmp_path_factory.mktemp("together"), []
+    for (method, options), accumulate in product(METHODS.items(), (1, 2)):
+        out = folder / f"{method}-{accumulate}"
+        words = flags({**SETTINGS, **options, "accumulate": accumulate, "devices": 2, "out": out})
+        runs.append((free_port(), words))
+    command = [sys.executable, "-m", "tests.training.whole_run", json.dumps(runs)]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert "still there at exit" not in done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
 def alone(method: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     """One process, without accumulation."""
     run = tmp_path_factory.mktemp("alone") / "run"
@@ -71,29 +88,22 @@ def in_one_process(out: Path, settings: dict[str, Any]) -> dict[str, Tensor]:
         return end_of(byol.pretrain(**settings, devices=1, out=str(out)).path)
 
 
-def in_two_processes(out: Path, settings: dict[str, Any]) -> dict[str, Tensor]:
-    words = flags({**settings, "devices": 2, "out": out})
-    command = [sys.executable, "-m", "tests.training.whole_run", "pretrain", *words]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    assert "still there at exit" not in done.stderr
-    return end_of(out)
-
-
-@pytest.mark.parametrize(
-    ("train", "accumulate"),
-    [(in_one_process, 2), (in_two_processes, 1), (in_two_processes, 2)],
-    ids=["one-accumulating", "two", "two-accumulating"],
-)
-def test_same_weights(
-    train: Callable[[Path, dict[str, Any]], dict[str, Tensor]],
-    accumulate: int,
-    method: str,
-    alone: dict[str, Tensor],
-    tmp_path: Path,
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_have_the_weights_of_one(
+    accumulate: int, method: str, alone: dict[str, Tensor], together: Path
 ) -> None:
+    assert_same_weights(end_of(together / f"{method}-{accumulate}"), alone)
+
+
+def test_accumulation_gives_the_weights_of_one_batch(
+    method: str, alone: dict[str, Tensor], tmp_path: Path
+) -> None:
+    state = in_one_process(tmp_path / "run", {**SETTINGS, **METHODS[method], "accumulate": 2})
+    assert_same_weights(state, alone)
+
+
+def assert_same_weights(state: dict[str, Tensor], alone: dict[str, Tensor]) -> None:
     """Target and predictor among them. The same steps in another order of sums: 1e-10, in float64."""
-    state = train(tmp_path / "run", {**SETTINGS, **METHODS[method], "accumulate": accumulate})
     assert state.keys() == alone.keys() and state["target.step"] == STEPS
     for name, weight in alone.items():
         torch.testing.assert_close(state[name], weight, rtol=1e-10, atol=1e-10, msg=name)

@@ -1,6 +1,10 @@
-"""Train in two processes: `python -m tests.training.two_trainers FOLDER PORT`; each writes what it saw."""
+"""Train in two processes: `python -m tests.training.two_trainers FOLDER PORT PORT`; each writes what it saw.
+
+Then two others do what FOLDER/train.py says.
+"""
 
 import os
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -63,10 +67,15 @@ def first_view(folder: str) -> Tensor:
     return shown[0]
 
 
-def work(rank: int, folder: str, port: str) -> None:
+def be_one_of_two(rank: int, port: str) -> None:
+    """Have the variables that torchrun would give this process."""
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+
+
+def work(rank: int, folder: str, port: str) -> None:
+    be_one_of_two(rank, port)
     written, write = [], byol_trainer.write_tensors
     byol_trainer.write_tensors = lambda file, state: (written.append(file.name), write(file, state))[1]
     barriers, barrier = [], dist.barrier
@@ -81,7 +90,14 @@ def work(rank: int, folder: str, port: str) -> None:
     torch.save(report, f"{folder}/{rank}.pt")
 
 
+def follow_script(rank: int, folder: str, port: str) -> None:
+    be_one_of_two(rank, port)
+    os.chdir(folder)
+    runpy.run_path("train.py", run_name="__main__")
+
+
 if __name__ == "__main__":
+    folder = str(Path(sys.argv[1]).resolve())
     # Forked before torch starts a thread: the import is most of the time.
-    arguments = (str(Path(sys.argv[1]).resolve()), sys.argv[2])
-    torch.multiprocessing.start_processes(work, arguments, nprocs=2, start_method="fork")
+    for function, port in zip((work, follow_script), sys.argv[2:], strict=True):
+        torch.multiprocessing.start_processes(function, (folder, port), nprocs=2, start_method="fork")

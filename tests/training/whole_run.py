@@ -1,9 +1,13 @@
-"""`byol pretrain` in float64 on views that do not depend on chance: `python -m tests.training.whole_run ...`.
+"""Runs in float64 on views that do not depend on chance: `python -m tests.training.whole_run RUNS`.
+
+RUNS is JSON: for each run of `byol pretrain`, which two processes do, a port and words.
 
 What then remains of the number of processes and of accumulation is the order of sums.
 """
 
 import atexit
+import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -42,10 +46,28 @@ def tell_whether_left() -> None:
         print("the process group is still there at exit", file=sys.stderr)
 
 
-if __name__ == "__main__":
+def forked(rank: int, port: int, words: list[str]) -> int:
+    """Start a process that does the run with the variables that torchrun would give it; return its number."""
+    process = os.fork()
+    if process:
+        return process
     atexit.register(tell_whether_left)  # registered first, called last
-    torch.set_num_threads(1)
-    same_everywhere()
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    sys.exit(main(["pretrain", *words]))
+
+
+if __name__ == "__main__":
+    # Imported before the forks: that is most of the time.
+    import sklearn.datasets  # noqa: F401
+
+    import byol.training.session  # noqa: F401
     from byol.cli import main
 
-    sys.exit(main())
+    torch.set_num_threads(1)
+    same_everywhere()
+    for port, words in json.loads(sys.argv[1]):
+        processes = [forked(rank, port, words) for rank in (0, 1)]
+        ends = [os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]
+        if ends != [0, 0]:
+            sys.exit(f"the processes ended with {ends}")
