@@ -1,12 +1,15 @@
 """The right-hand sides of docs/coming-from.md run, with smaller sizes and without downloads.
 
 Sizes shrink as `SMALLER_WORDS` and `SMALLER_CODE` say, sets are small files in the published formats, and
-pretrained weights, which would be downloaded, are random.
+pretrained weights, which would be downloaded, are random. One command starts two processes. What else the
+page starts in several runs in this one: other tests start several in the very same way, which a test here
+makes sure of, or train in two processes what such a command trains: tests/training/test_whole_run.py.
 """
 
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -26,8 +29,8 @@ from byol.augment.view_settings import view_specs_of
 from byol.cli import main
 from byol.rundir import RunDirectory
 from tests.named_sets import random_images, write_cifar10, write_emnist, write_stl10
-from tests.ports import free_port
-from tests.test_tracking import OFFLINE, server  # noqa: F401 - a fixture
+from tests.test_tracking import OFFLINE
+from tests.training import test_distributed_docs, test_seed_processes
 
 PAGE = Path(__file__).parent.parent / "docs" / "coming-from.md"
 SYSTEMS = {
@@ -68,10 +71,12 @@ SMALLER_WORDS = {"--image-size": "32", "--final-lr": "1e-6", "--num-workers": "0
 SMALLER_PRETRAINING = {
     "--epochs": "2st", "--batch-size": "8", "--projection-hidden-size": "32", "--backbone": "resnet8_16"
 }  # fmt: skip
+SMALLER_PHOTOGRAPHS = {"--image-size": "32"}
 SMALLER_FINE_TUNING = {"--finetune-epochs": "1", "--finetune-rates": "0.05"}
+FEWER_DRAWS = {"--draws": "1"}
 SMALLER_CODE = {
     r"pretrained ?= ?True": "weights=None",
-    "resnet50": "resnet18",
+    "resnet50|resnet34": "resnet18",
     r"\(20, 3, 256, 256\)": "(4, 3, 32, 32)",
     r"256, 256\)": "32, 32)",
     r"image_size = 256": "image_size = 32",
@@ -80,7 +85,7 @@ SMALLER_CODE = {
     "100_000": "4",
     "batch_size = 16": "batch_size = 4",
     "checkpoint_every = 1000": "checkpoint_every = 2",
-    "hidden_size = 4096": "hidden_size = 32",
+    "hidden_size = (4096|2048)": "hidden_size = 32",
     "hidden_size=4096": "hidden_size=32",
     "epochs=100": "epochs=1",
     "'cuda' # or 'cpu'": "'cpu'",
@@ -118,9 +123,10 @@ def smaller_command(line: str) -> list[str]:
             words[words.index(name) + 1] = value
     added: dict[str, str] = {}
     if "pretrain" in words and "--resume" not in words:
-        added = SMALLER_PRETRAINING
+        photographs = any(word.startswith("folder:") for word in words)
+        added = SMALLER_PRETRAINING | (SMALLER_PHOTOGRAPHS if photographs else {})
     elif any("finetune" in word for word in words):
-        added = SMALLER_FINE_TUNING
+        added = SMALLER_FINE_TUNING | (FEWER_DRAWS if "--labels" in words else {})
     for name, value in added.items():
         if name in words:
             words[words.index(name) + 1] = value
@@ -157,8 +163,6 @@ def workplace(tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
     for module in ("cifar", "stl10"):
         monkeypatch.setattr(f"torchvision.datasets.{module}.check_integrity", exists)
     monkeypatch.setattr("torchvision.datasets.EMNIST.md5", digest)
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(TRUSTING)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -167,61 +171,40 @@ def exists(file: str, md5: str | None = None) -> bool:
     return Path(file).is_file()
 
 
-# Other processes take the small CIFAR-10 for the published one, too.
-TRUSTING = """
-import os
-import torchvision.datasets.cifar
-torchvision.datasets.cifar.check_integrity = lambda file, md5=None: os.path.isfile(file)
-"""
+def launcher_of(words: list[str]) -> list[str]:
+    """Return the words before the program that a launcher starts; none where there is no launcher."""
+    return words[: words.index("-m" if "-m" in words else "train.py")] if words[0] != "byol" else []
 
 
-def on_each_machine(words: list[str]) -> list[list[str]]:
-    """Return a launcher's command for one machine, or for two: addresses of the loopback network."""
-    if "--nnodes" not in words:
-        return [words]
-    rank = words.index("--node-rank") + 1
-    assert words[words.index("--nnodes") + 1] == "2"
-    return [
-        [words[0], "--local-addr", f"127.0.0.{machine + 1}", *words[1:rank], str(machine), *words[rank + 1 :]]
-        for machine in (0, 1)
-    ]
+def in_two_processes(words: list[str]) -> None:
+    """Run a command that starts another process outside of this one."""
+    done = subprocess.run(
+        [sys.executable, "-m", *words],
+        env={**os.environ, "PYTHONFAULTHANDLER": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, f"{words}\n{done.stderr}"
 
 
-def in_processes(words: list[str], folder: Path) -> None:
-    """Run a launcher, or a command that starts other processes, outside of this one."""
-    launchers = {
-        "torchrun": ["-m", "torch.distributed.run"],
-        # Any free port: without that they would all meet at one.
-        "accelerate": ["-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"],
-        "byol": ["-m", "byol"],
-    }
-    path = os.pathsep.join([str(folder / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
-    started = [
-        subprocess.Popen(
-            [sys.executable, *launchers[command[0]], *command[1 + (command[0] == "accelerate") :]],
-            env={**os.environ, "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for command in on_each_machine(words)
-    ]
-    try:
-        said = [process.communicate(timeout=300) for process in started]
-    finally:
-        for process in started:
-            process.terminate()
-    assert not any(process.returncode for process in started), f"{words}\n{said}"
+def run_command(words: list[str]) -> None:
+    """Run a command in this process: also one of two processes, but for the one that gathers from them."""
+    if "--gather-projections" in words:
+        in_two_processes(words)
+        return
+    if "--devices" in words:
+        words[words.index("--devices") + 1] = "1"
+    words = words[len(launcher_of(words)) :]
+    if words == ["train.py"]:
+        runpy.run_path("train.py", run_name="__main__")
+    else:
+        assert main(words[words.index("byol") + 1 :]) == 0, words
 
 
-def run_commands(text: str, folder: Path) -> None:
-    for line in text.replace("\\\n", " ").splitlines():
-        words = smaller_command(line)
-        several = "--devices" in words and words[words.index("--devices") + 1] != "1"
-        if words[0] != "byol" or several:
-            in_processes(words, folder)
-        else:
-            assert main(words[1:]) == 0, words
+def command_lines(text: str) -> list[str]:
+    return text.replace("\\\n", " ").splitlines()
 
 
 def run(block: Block, folder: Path, names: dict[str, Any]) -> None:
@@ -231,7 +214,8 @@ def run(block: Block, folder: Path, names: dict[str, Any]) -> None:
     elif block.language == "python":
         exec(compile(smaller_code(block.text), PAGE.name, "exec"), names)
     else:
-        run_commands(block.text, folder)
+        for line in command_lines(block.text):
+            run_command(smaller_command(line))
 
 
 def run_all(system: str, folder: Path, replacements: dict[str, str] | None = None) -> dict[str, Any]:
@@ -313,14 +297,24 @@ def test_the_readmes_code_is_on_the_page(system: str) -> None:
     assert not missing
 
 
+def test_launchers_are_started_by_other_tests() -> None:
+    """As the page has them: with these options, and the script that the page calls train.py."""
+    blocks = [block for system in SYSTEMS for _, right in pairs(system) for block in right]
+    lines = [line for block in blocks if not block.language for line in command_lines(block.text)]
+    launchers = [launcher for line in lines if (launcher := launcher_of(shlex.split(line)))]
+    machines, *scripts = launchers
+    documented_machines = shlex.split(test_distributed_docs.block("torchrun"))
+    assert set(machines[1::2]) == set(launcher_of(documented_machines)[1::2])
+    assert [words[0] for words in scripts] == ["accelerate", "torchrun"]
+    for name, *options in scripts:
+        assert " ".join(options) in test_seed_processes.LAUNCHERS[name]
+    (script,) = (block.text for block in blocks if block.text.startswith("# train.py\n"))
+    assert run_together(script) == "train.py" + run_together(test_seed_processes.README_SCRIPT)
+
+
 @pytest.mark.slow
 def test_spijkervet(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    two_machines = {
-        "10.0.0.1": "127.0.0.1",
-        "29511": str(free_port()),
-        "--nproc-per-node 2": "--nproc-per-node 1",
-    }
-    run_all("000", workplace, two_machines)
+    run_all("000", workplace)
     kept = sorted(folder.name for folder in (workplace / "runs/as-theirs/checkpoints").glob("backbone-*"))
     assert len(kept) == 2
     backbone = byol.load_backbone(workplace / "runs/as-theirs/checkpoints" / kept[0])
@@ -368,10 +362,12 @@ def test_byol_from_scratch(workplace: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nebulised(workplace: Path, server: int, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_nebulised(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a database where the page has a server: that runs arrive at one is for tests/test_tracking.py."""
     for name, value in OFFLINE.items():
         monkeypatch.setenv(name, value)
-    changes = {"127.0.0.1:5000": f"127.0.0.1:{server}", "final_lr: 3.0e-4": "final_lr: 1.0e-6"}
+    store = f"sqlite:///{workplace}/mlflow.db"
+    changes = {"http://127.0.0.1:5000": store, "final_lr: 3.0e-4": "final_lr: 1.0e-6"}
     run_all("004", workplace, changes)
     # Their augmentations are the paper's without solarization.
     first, second = view_specs_of(RunDirectory(workplace / "runs/parameters").config()["preset"])
@@ -384,7 +380,7 @@ def test_nebulised(workplace: Path, server: int, monkeypatch: pytest.MonkeyPatch
     assert [record["value"] for record in again] == fitted
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"http://127.0.0.1:{server}")
+    client = MlflowClient(store)
     experiment = client.get_experiment_by_name("byol_experiment")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])

@@ -119,7 +119,8 @@ SMALLER = {"backbone": "resnet8_16", "stem": "strided", "image_size": 32, "proje
 
 @pytest.mark.parametrize(
     ("name", "shrunk"),
-    [(name, {}) for name in ("cifar10-cpu", "cifar10-200", "cifar10-1000")]
+    [("cifar10-cpu", {})]
+    + [(name, {"projection_hidden_size": 64}) for name in ("cifar10-200", "cifar10-1000")]
     + [
         (name, SMALLER)
         for name in ("cifar-1min", "cifar-10min", "cifar-20min", "pixpro-100", "pixpro-400", *PUBLISHED)

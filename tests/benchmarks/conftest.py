@@ -1,5 +1,6 @@
 """Scripts of benchmarks/ as modules, and small: no other libraries, one thread and process, no repetition."""
 
+import gc
 import importlib
 import io
 import json
@@ -47,7 +48,11 @@ class WorkInThisProcess:
         with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as answers:
             patch.setattr(sys, "argv", [str(self.file), *self.arguments])
             patch.setattr(sys, "stdin", io.StringIO("\n"))
-            runpy.run_path(str(self.file), run_name="__main__")
+            gc.freeze()  # a process of its own would not have what a collection looks through here
+            try:
+                runpy.run_path(str(self.file), run_name="__main__")
+            finally:
+                gc.unfreeze()
         answer: dict[str, Any] = json.loads(answers.getvalue())
         return answer
 

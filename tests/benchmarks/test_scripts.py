@@ -97,14 +97,6 @@ def test_step(script: Callable[[str], ModuleType], run: Run) -> None:
     assert 0.5 * memory["bytes_to_hold"] < memory["bytes_of_the_step"]["byol"]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="no C++ compiler")
-def test_a_compiled_step(script: Callable[[str], ModuleType]) -> None:
-    words = ["--library", "byol", "--backbone", "resnet8_16", "--size", "16", "--batch", "4", "--compile"]
-    with script("turns").Work("step.py", *words) as work:
-        assert work.once()["seconds"] > 0
-
-
 def test_pixel_memory(script: Callable[[str], ModuleType], run: Run) -> None:
     module = script("pixel_memory")
     module.BATCH, module.WIDTH, module.SIDES = 2, 32, (5,)
@@ -156,7 +148,10 @@ def test_epoch(script: Callable[[str], ModuleType], run: Run) -> None:
 
 @pytest.mark.slow
 def test_start_up(script: Callable[[str], ModuleType], run: Run) -> None:
-    values = run(script("start_up"))
+    module = script("start_up")
+    for name in ("import byol", "byol --version", "from byol import BYOL"):  # as the others are timed
+        del module.OURS[name]
+    values = run(module)
     seconds = values["seconds"]
     assert 0 < seconds["byol --help"] < seconds["byol pretrain --recipe digits, first step"]
     assert "`byol --help`" in script("speed_tables").start_up(values)
@@ -165,11 +160,13 @@ def test_start_up(script: Callable[[str], ModuleType], run: Run) -> None:
 @pytest.mark.slow
 def test_scaling(script: Callable[[str], ModuleType], run: Run) -> None:
     module = script("scaling")
-    module.FITTED = [("resnet8_16", 32, 4), ("resnet8_16", 32, 16), ("resnet8_16", 64, 4)]
+    module.FITTED = [("resnet8_16", 32, 4), ("resnet8_16", 32, 16), ("resnet8_16", 48, 4)]
     module.CHECKED = [("resnet8_16", 48, 8)]
-    few, more = ("resnet8_16", 64, 16), ("resnet8_16", 64, 48)
+    few, more = ("resnet8_16", 48, 8), ("resnet8_16", 48, 24)
     module.MEMORY = {"fitted": [few, more], "checked": [more], "predicted": [few, more]}
     module.IMAGES, module.LARGE = (1000,), ("resnet8_16", 32)
+    longer = module.measured_runs
+    module.measured_runs = lambda counts, steps: longer(counts, steps // 5)
     values = run(module)
     assert [row["fitted"] for row in values["steps"]] == [True, True, True, False]
     assert values["memory"]["checked"][0]["bytes"] > 0
@@ -178,10 +175,14 @@ def test_scaling(script: Callable[[str], ModuleType], run: Run) -> None:
 
 @pytest.mark.slow
 def test_a_work_is_a_process_that_answers_line_by_line(script: Callable[[str], ModuleType]) -> None:
+    """Of a compiled step, where there is a C++ compiler."""
     turns = script("turns")
     arguments = ["--library", "byol", "--backbone", "resnet8_16", "--size", "16", "--batch", "4"]
+    if any(map(shutil.which, ("c++", "g++", "clang++"))):
+        arguments.append("--compile")
     answers = turns.in_turns({"byol": turns.Work("step.py", *arguments)}, rounds=2, warm_up=1)
     assert [set(answer) for answer in answers["byol"]] == [{"seconds"}] * 2
+    assert all(answer["seconds"] > 0 for answer in answers["byol"])
 
 
 @pytest.mark.slow
