@@ -1,15 +1,13 @@
 """The right-hand sides of docs/coming-from.md run, with smaller sizes and without downloads.
 
 Sizes shrink as `SMALLER_WORDS` and `SMALLER_CODE` say, sets are small files in the published formats, and
-pretrained weights, which would be downloaded, are random. One command starts two processes. What else the
-page starts in several runs in this one: other tests start several in the very same way, which a test here
-makes sure of, or train in two processes what such a command trains: tests/training/test_whole_run.py.
+pretrained weights, which would be downloaded, are random. Launchers start the processes that the page says;
+of the commands with `--devices 2` the one that gathers from both starts two, the others train in one.
 """
 
 import json
 import os
 import re
-import runpy
 import shlex
 import shutil
 import subprocess
@@ -29,8 +27,8 @@ from byol.augment.view_settings import view_specs_of
 from byol.cli import main
 from byol.rundir import RunDirectory
 from tests.named_sets import random_images, write_cifar10, write_emnist, write_stl10
-from tests.test_tracking import OFFLINE
-from tests.training import test_distributed_docs, test_seed_processes
+from tests.ports import free_port
+from tests.test_tracking import OFFLINE, server  # noqa: F401 - a fixture
 
 PAGE = Path(__file__).parent.parent / "docs" / "coming-from.md"
 SYSTEMS = {
@@ -163,6 +161,8 @@ def workplace(tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch
     for module in ("cifar", "stl10"):
         monkeypatch.setattr(f"torchvision.datasets.{module}.check_integrity", exists)
     monkeypatch.setattr("torchvision.datasets.EMNIST.md5", digest)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(TRUSTING)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -171,40 +171,61 @@ def exists(file: str, md5: str | None = None) -> bool:
     return Path(file).is_file()
 
 
-def launcher_of(words: list[str]) -> list[str]:
-    """Return the words before the program that a launcher starts; none where there is no launcher."""
-    return words[: words.index("-m" if "-m" in words else "train.py")] if words[0] != "byol" else []
+# Other processes take the small CIFAR-10 for the published one, too.
+TRUSTING = """
+import os
+import torchvision.datasets.cifar
+torchvision.datasets.cifar.check_integrity = lambda file, md5=None: os.path.isfile(file)
+"""
 
 
-def in_two_processes(words: list[str]) -> None:
-    """Run a command that starts another process outside of this one."""
-    done = subprocess.run(
-        [sys.executable, "-m", *words],
-        env={**os.environ, "PYTHONFAULTHANDLER": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, f"{words}\n{done.stderr}"
+def on_each_machine(words: list[str]) -> list[list[str]]:
+    """Return a launcher's command for one machine, or for two: addresses of the loopback network."""
+    if "--nnodes" not in words:
+        return [words]
+    rank = words.index("--node-rank") + 1
+    assert words[words.index("--nnodes") + 1] == "2"
+    return [
+        [words[0], "--local-addr", f"127.0.0.{machine + 1}", *words[1:rank], str(machine), *words[rank + 1 :]]
+        for machine in (0, 1)
+    ]
 
 
-def run_command(words: list[str]) -> None:
-    """Run a command in this process: also one of two processes, but for the one that gathers from them."""
-    if "--gather-projections" in words:
-        in_two_processes(words)
-        return
-    if "--devices" in words:
+def in_processes(words: list[str], folder: Path) -> None:
+    """Run a launcher, or a command that starts other processes, outside of this one."""
+    launchers = {
+        "torchrun": ["-m", "torch.distributed.run"],
+        # Any free port: without that they would all meet at one.
+        "accelerate": ["-m", "accelerate.commands.accelerate_cli", "launch", "--main_process_port", "0"],
+        "byol": ["-m", "byol"],
+    }
+    path = os.pathsep.join([str(folder / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    started = [
+        subprocess.Popen(
+            [sys.executable, *launchers[command[0]], *command[1 + (command[0] == "accelerate") :]],
+            env={**os.environ, "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for command in on_each_machine(words)
+    ]
+    try:
+        said = [process.communicate(timeout=300) for process in started]
+    finally:
+        for process in started:
+            process.terminate()
+    assert not any(process.returncode for process in started), f"{words}\n{said}"
+
+
+def run_command(words: list[str], folder: Path) -> None:
+    """Run a command as it is started there; `byol` in this process, unless it gathers from several."""
+    if "--devices" in words and "--gather-projections" not in words:
         words[words.index("--devices") + 1] = "1"
-    words = words[len(launcher_of(words)) :]
-    if words == ["train.py"]:
-        runpy.run_path("train.py", run_name="__main__")
+    if words[0] != "byol" or "--gather-projections" in words:
+        in_processes(words, folder)
     else:
-        assert main(words[words.index("byol") + 1 :]) == 0, words
-
-
-def command_lines(text: str) -> list[str]:
-    return text.replace("\\\n", " ").splitlines()
+        assert main(words[1:]) == 0, words
 
 
 def run(block: Block, folder: Path, names: dict[str, Any]) -> None:
@@ -214,8 +235,8 @@ def run(block: Block, folder: Path, names: dict[str, Any]) -> None:
     elif block.language == "python":
         exec(compile(smaller_code(block.text), PAGE.name, "exec"), names)
     else:
-        for line in command_lines(block.text):
-            run_command(smaller_command(line))
+        for line in block.text.replace("\\\n", " ").splitlines():
+            run_command(smaller_command(line), folder)
 
 
 def run_all(system: str, folder: Path, replacements: dict[str, str] | None = None) -> dict[str, Any]:
@@ -297,24 +318,14 @@ def test_the_readmes_code_is_on_the_page(system: str) -> None:
     assert not missing
 
 
-def test_launchers_are_started_by_other_tests() -> None:
-    """As the page has them: with these options, and the script that the page calls train.py."""
-    blocks = [block for system in SYSTEMS for _, right in pairs(system) for block in right]
-    lines = [line for block in blocks if not block.language for line in command_lines(block.text)]
-    launchers = [launcher for line in lines if (launcher := launcher_of(shlex.split(line)))]
-    machines, *scripts = launchers
-    documented_machines = shlex.split(test_distributed_docs.block("torchrun"))
-    assert set(machines[1::2]) == set(launcher_of(documented_machines)[1::2])
-    assert [words[0] for words in scripts] == ["accelerate", "torchrun"]
-    for name, *options in scripts:
-        assert " ".join(options) in test_seed_processes.LAUNCHERS[name]
-    (script,) = (block.text for block in blocks if block.text.startswith("# train.py\n"))
-    assert run_together(script) == "train.py" + run_together(test_seed_processes.README_SCRIPT)
-
-
 @pytest.mark.slow
 def test_spijkervet(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_all("000", workplace)
+    two_machines = {
+        "10.0.0.1": "127.0.0.1",
+        "29511": str(free_port()),
+        "--nproc-per-node 2": "--nproc-per-node 1",
+    }
+    run_all("000", workplace, two_machines)
     kept = sorted(folder.name for folder in (workplace / "runs/as-theirs/checkpoints").glob("backbone-*"))
     assert len(kept) == 2
     backbone = byol.load_backbone(workplace / "runs/as-theirs/checkpoints" / kept[0])
@@ -362,12 +373,10 @@ def test_byol_from_scratch(workplace: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nebulised(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a database where the page has a server: that runs arrive at one is for tests/test_tracking.py."""
+def test_nebulised(workplace: Path, server: int, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     for name, value in OFFLINE.items():
         monkeypatch.setenv(name, value)
-    store = f"sqlite:///{workplace}/mlflow.db"
-    changes = {"http://127.0.0.1:5000": store, "final_lr: 3.0e-4": "final_lr: 1.0e-6"}
+    changes = {"127.0.0.1:5000": f"127.0.0.1:{server}", "final_lr: 3.0e-4": "final_lr: 1.0e-6"}
     run_all("004", workplace, changes)
     # Their augmentations are the paper's without solarization.
     first, second = view_specs_of(RunDirectory(workplace / "runs/parameters").config()["preset"])
@@ -380,7 +389,7 @@ def test_nebulised(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [record["value"] for record in again] == fitted
     from mlflow import MlflowClient
 
-    client = MlflowClient(store)
+    client = MlflowClient(f"http://127.0.0.1:{server}")
     experiment = client.get_experiment_by_name("byol_experiment")
     assert experiment is not None
     runs = client.search_runs([experiment.experiment_id])
