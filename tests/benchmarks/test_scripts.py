@@ -174,8 +174,11 @@ def test_scaling(script: Callable[[str], ModuleType], run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_a_work_is_a_process_that_answers_line_by_line(script: Callable[[str], ModuleType]) -> None:
+def test_a_work_is_a_process_that_answers_line_by_line(
+    script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a compiled step, where there is a C++ compiler."""
+    monkeypatch.setenv("TORCHINDUCTOR_VEC_ISA_OK", "0")  # looking for vector instructions takes ten seconds
     turns = script("turns")
     arguments = ["--library", "byol", "--backbone", "resnet8_16", "--size", "16", "--batch", "4"]
     if any(map(shutil.which, ("c++", "g++", "clang++"))):
