@@ -62,7 +62,7 @@ def decode(source: bytes | Path | Image.Image, channels: int = 3, name: str = "i
     check_channels(channels)
     try:
         image = source if isinstance(source, Image.Image) else _opened(source)
-        pixels = np.array(_converted(ImageOps.exif_transpose(image), _MODES[channels]))
+        pixels = np.array(_converted(_upright(image), _MODES[channels]))
     # Broken files make PIL's decoders raise nearly anything: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise unreadable(name, error) from error
@@ -77,10 +77,9 @@ def exif_orientation(source: bytes | Path, name: str = "image") -> int:
         UnreadableImage: as `decode`.
     """
     try:
-        found = _opened(source).getexif().get(ExifTags.Base.Orientation, 1)
+        return _orientation(_opened(source))
     except Exception as error:  # as in `decode`
         raise unreadable(name, error) from error
-    return found if found in range(2, 9) else 1
 
 
 def check_channels(channels: int) -> None:
@@ -97,13 +96,22 @@ def _opened(source: bytes | Path) -> Image.Image:
     return Image.open(BytesIO(source if isinstance(source, bytes) else source.read_bytes()))
 
 
+def _orientation(image: Image.Image) -> int:
+    found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return found if found in range(2, 9) else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    return image if _orientation(image) == 1 else ImageOps.exif_transpose(image)  # which always copies
+
+
 def _converted(image: Image.Image, mode: str) -> Image.Image:
     if image.mode[0] in "IF":  # I, I;16 and its byte orders, F
         image = Image.fromarray(_eight_bit(np.asarray(image), image.mode))
     elif image.has_transparency_data:
         colours = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
-    return image.convert(mode)
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _eight_bit(values: NDArray[Any], mode: str) -> NDArray[np.uint8]:
