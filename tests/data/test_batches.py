@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torchvision.transforms.v2 import functional as transforms
 
+from byol.augment.apply import geometric
 from byol.augment.draw import draw_geometric
 from byol.augment.presets import PRESETS, ViewSpec
 from byol.augment.views import views
@@ -126,19 +128,28 @@ def test_boxes_and_mirroring_give_the_crops_of_images_of_any_size(
                 assert torch.equal(batch.images[row, view], expected)
 
 
-def test_the_same_draw_means_the_same_in_memory_and_from_workers(photographs: Path) -> None:
-    """Views of crops and flips alone, from the generator of a worker's item."""
+@pytest.mark.parametrize("alike", [True, False])
+def test_the_same_draw_means_the_same_in_memory_and_from_workers(alike: bool, photographs: Path) -> None:
+    """Views of crops and flips alone, from the generator of a worker's item: both at once where alike."""
     images, plan = open_source(f"folder:{photographs}").train, BatchPlan(24, 24, seed=3)
-    specs = tuple(ViewSpec(crop=spec.crop, flip=spec.flip) for spec in PRESETS["small"])
+    first, second = (ViewSpec(crop=spec.crop, flip=spec.flip) for spec in PRESETS["small"])
+    specs = (first, second if alike else replace(second, flip=0.9))
     (batch,) = streamed_batches(images, plan, specs, 32, 0, 1, num_workers=0)
     for row, index in enumerate(plan.indices(0).tolist()):
         generator = derived_generator(3, CROPS, 0, index)
-        both = views(images[index][None], 32, specs, generator, normalize=None, return_geometry=True)
-        for number, view in enumerate(both):
-            assert torch.equal(view.box[0], batch.boxes[row, number])
-            assert bool(view.flipped[0]) == bool(batch.flipped[row, number])
-            difference = view.image[0] * 255 - batch.images[row, number]
-            assert float(difference.abs().max()) <= 2  # bytes are rounded twice
+        if alike:
+            pair = images[index].expand(2, -1, -1, -1)
+            drawn = draw_geometric(first, 2, *pair.shape[2:], generator)
+            made = geometric(pair, drawn, 32, first.crop.interpolation)
+            boxes, flips = drawn.source_box(*pair.shape[2:]), drawn.flip
+        else:
+            both = views(images[index][None], 32, specs, generator, normalize=None, return_geometry=True)
+            made, boxes, flips = (
+                torch.cat([getattr(view, name) for view in both]) for name in ("image", "box", "flipped")
+            )
+        assert torch.equal(boxes, batch.boxes[row]) and torch.equal(flips, batch.flipped[row])
+        difference = made * 255 - batch.images[row]
+        assert float(difference.abs().max()) <= 2  # bytes are rounded twice
 
 
 @pytest.mark.slow

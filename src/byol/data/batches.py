@@ -152,17 +152,25 @@ class _TwoCrops(Dataset[_Crops]):
     def __getitem__(self, item: tuple[int, int, int]) -> _Crops:
         position, epoch, index = item
         image = self.image_set[index]  # [C,H,W]
-        generator = derived_generator(self.seed, CROPS, epoch, index)
-        crops, boxes, flips = zip(*(self._crop(image, spec, generator) for spec in self.specs), strict=True)
-        return position, torch.stack(crops), torch.cat(boxes), torch.cat(flips)
+        draws = self._draws(image, derived_generator(self.seed, CROPS, epoch, index))
+        crops = [cut(image, draw, spec, self.size) for draw, spec in zip(draws, self.specs, strict=True)]
+        boxes = [box for draw in draws if (box := draw.source_box(*image.shape[1:])) is not None]
+        return position, torch.stack(crops), torch.cat(boxes), torch.cat([draw.flip for draw in draws])
 
-    def _crop(self, image: Tensor, spec: ViewSpec, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Return one crop [C,S,S], its box [1,4], and whether it is mirrored [1]."""
+    def _draws(self, image: Tensor, generator: Generator) -> tuple[GeometricDraw, GeometricDraw]:
+        """Draw both crops of an image: in one go, in half the time, where the views draw them alike."""
+        first, second = self.specs
         height, width = image.shape[1:]
-        draw = draw_geometric(spec, 1, height, width, generator)
-        crop, box = cut(image, draw, spec, self.size), draw.source_box(height, width)
-        assert box is not None  # `cut` takes no other draw
-        return crop, box, draw.flip
+        if _geometry(first) == _geometry(second):
+            both = draw_geometric(first, 2, height, width, generator)
+            return both[:1], both[1:]
+        alone = draw_geometric(first, 1, height, width, generator)
+        return alone, draw_geometric(second, 1, height, width, generator)
+
+
+def _geometry(spec: ViewSpec) -> tuple[Any, ...]:
+    """Return what `draw_geometric` goes by."""
+    return spec.crop, spec.affine, spec.flip, spec.semantics
 
 
 def cut(image: Tensor, draw: GeometricDraw, spec: ViewSpec, size: int) -> Tensor:
