@@ -1,6 +1,6 @@
 """The right-hand sides of docs/coming-from.md run, with smaller sizes and without downloads.
 
-Sizes shrink as `SMALLER_WORDS` and `SMALLER_CODE` say, sets are small files in the published formats, and
+Sizes shrink as the constants below say, sets are small files in the published formats, and
 pretrained weights, which would be downloaded, are random. Launchers start the processes that the page says;
 of the commands with `--devices 2` the one that gathers from both starts two, the others train in one.
 """
@@ -64,7 +64,7 @@ LEFT_OUT = {
 }
 # How many blocks and commands in the text each README has: what the test below must find.
 DOCUMENTED = {"000": 8, "001": 4, "002": 12, "003": 2, "004": 2}
-# Flags and what becomes of their values; those of the second and third kind are added where they are missing.
+# Flags and what becomes of their values; all but the first kind are added where they are missing.
 SMALLER_WORDS = {"--image-size": "32", "--final-lr": "1e-6", "--num-workers": "0", "--backbone-every": "1st"}
 SMALLER_PRETRAINING = {
     "--epochs": "2st", "--batch-size": "8", "--projection-hidden-size": "32", "--backbone": "resnet8_16"
@@ -220,12 +220,12 @@ def in_processes(words: list[str], folder: Path) -> None:
 
 def run_command(words: list[str], folder: Path) -> None:
     """Run a command as it is started there; `byol` in this process, unless it gathers from several."""
-    if "--devices" in words and "--gather-projections" not in words:
-        words[words.index("--devices") + 1] = "1"
     if words[0] != "byol" or "--gather-projections" in words:
         in_processes(words, folder)
-    else:
-        assert main(words[1:]) == 0, words
+        return
+    if "--devices" in words:
+        words[words.index("--devices") + 1] = "1"
+    assert main(words[1:]) == 0, words
 
 
 def run(block: Block, folder: Path, names: dict[str, Any]) -> None:

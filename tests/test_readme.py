@@ -35,7 +35,8 @@ def commands_of(block: str) -> list[list[str]]:
 
 def smaller(words: list[str]) -> list[str]:
     """Return a command of smaller sizes; without a length of its own a pretraining has its recipe's."""
-    added = ["--epochs", ""] if words[0] == "pretrain" and "--epochs" not in words else []
+    has_length = words[0] != "pretrain" or "--epochs" in words or "--resume" in words
+    added = [] if has_length else ["--epochs", ""]
     words = [*words, *added]
     return [SMALLER.get(before, word) for before, word in zip(["", *words], words, strict=False)]
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from byol.augment import apply as module
-from byol.augment.apply import apply, geometric
-from byol.augment.draw import draw
+from byol.augment.apply import apply
+from byol.augment.draw import draw, draw_photometric
 from byol.augment.presets import PRESETS
-from byol.augment.transfer import sent_at_once
+from byol.augment.transfer import sent, sent_at_once
 from byol.augment.views import columns, draw_pair, made_views, standardized
+from byol.training.view_makers import _coloured
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -28,6 +29,20 @@ def test_both_views_are_one_graph_off_the_cpu(preset, channels, monkeypatch):
         assert [view.shape for view in made] == [(8, channels, 24, 24)] * 2
 
 
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_colours_of_streamed_crops_are_one_graph_off_the_cpu(preset, channels, monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    torch.compiler.reset()
+    crops = torch.zeros(8, 2, channels, 24, 24, dtype=torch.uint8, device="meta")
+    compiled = torch.compile(_coloured, backend="eager", fullgraph=True, dynamic=False)
+    for stance in ("default", "fail_on_recompile"):
+        drawn = [draw_photometric(spec, 8, channels, torch.Generator()) for spec in PRESETS[preset]]
+        with torch.compiler.set_stance(stance):
+            made = compiled(crops, sent(drawn, crops.device), columns("imagenet", crops[:, 0]))
+        assert [view.shape for view in made] == [(8, channels, 24, 24)] * 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_compiled_graph_computes_the_same(preset):
@@ -38,8 +53,7 @@ def test_the_compiled_graph_computes_the_same(preset):
     finish = partial(standardized, columns=columns("imagenet", images))
 
     def at_once(images, drawn):
-        moved = geometric(images, drawn.geometric, 24, "bicubic")
-        return finish(module._colours(moved, drawn.photometric, module._to_all))
+        return module._view(images, drawn, module._to_all, 24, "bicubic", finish)
 
     (unpacked,) = sent_at_once([drawn], images.device)
     compiled = torch.compile(at_once, fullgraph=True, dynamic=False)(images, unpacked)

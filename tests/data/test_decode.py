@@ -168,6 +168,18 @@ def test_no_image_and_no_file_are_named(tmp_path):
         decode(tmp_path / "a.png", name="a.png")
 
 
+def test_a_decoder_s_attribute_error_is_named_too(monkeypatch):
+    """numpy takes an image that raises it for no array and goes on."""
+
+    def load(self):
+        raise AttributeError("in a decoder")
+
+    data = encoded(Image.fromarray(RGB))
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", load)
+    with pytest.raises(UnreadableImage, match=r"cannot read image 'a\.png': in a decoder;"):
+        decode(data, name="a.png")
+
+
 def test_the_error_survives_pickling():
     with pytest.raises(UnreadableImage) as caught:
         decode(b"", name="a.png")

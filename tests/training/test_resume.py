@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -31,17 +31,25 @@ SETTINGS += ["--epochs", "36st", "--log-every", "2st", "--checkpoint-every", "3s
 SETTINGS += ["--logger", "none"]
 
 
-def start(out: Path, *settings: str) -> subprocess.Popen[str]:
-    """Start a run in a process group of its own."""
-    words = [sys.executable, "-m", "byol", "pretrain", *settings, "--out", str(out)]
-    return subprocess.Popen(
-        words,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env=slow_steps(),
-    )
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """A function that starts a run in a process group of its own, which ends with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start_one(out: Path, *settings: str) -> subprocess.Popen[str]:
+        words = [sys.executable, "-m", "byol", "pretrain", *settings, "--out", str(out)]
+        pipes: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        started.append(subprocess.Popen(words, start_new_session=True, env=slow_steps(), **pipes))
+        return started[-1]
+
+    yield start_one
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def here(*words: str) -> None:
@@ -73,7 +81,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_killed_run_resumes_exactly(uninterrupted: Path, tmp_path: Path) -> None:
+def test_killed_run_resumes_exactly(start: Start, uninterrupted: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     process = start(out, *SETTINGS)
     wait_for_step(out, 8, process)  # saved at 6; step 7 and perhaps 8 are lost
@@ -85,11 +93,11 @@ def test_killed_run_resumes_exactly(uninterrupted: Path, tmp_path: Path) -> None
 
 
 def test_sigterm_to_all_processes_saves_after_the_step_and_tells_how_to_go_on(
-    photographs: Path, tmp_path: Path
+    start: Start, photographs: Path, tmp_path: Path
 ) -> None:
     """Schedulers and `timeout` signal the whole group: workers that decode must not die of it."""
     settings = ["--data", str(photographs), "--backbone", "resnet8_16", "--image-size", "32", "--batch-size"]
-    settings += ["8", "--epochs", "40st", "--projection-hidden-size", "32", "--log-every", "2st"]
+    settings += ["8", "--epochs", "120st", "--projection-hidden-size", "32", "--log-every", "2st"]
     settings += ["--knn-every", "0", "--checkpoint-every", "0", "--logger", "none"]
     out = tmp_path / "stopped"
     process = start(out, *settings, "--num-workers", "1")
@@ -99,7 +107,7 @@ def test_sigterm_to_all_processes_saves_after_the_step_and_tells_how_to_go_on(
     assert process.returncode == 143, errors
     assert f"byol pretrain --resume {out}" in errors and "SIGTERM" in errors
     assert "Traceback" not in errors
-    assert 4 <= load(RunDirectory(out).last_checkpoint)["step"] < 40
+    assert 4 <= load(RunDirectory(out).last_checkpoint)["step"] < 120
     here("--resume", str(out), "--num-workers", "0")
     here(*settings, "--num-workers", "1", "--out", str(tmp_path / "whole"))
     assert_same_run(tmp_path / "whole", out)

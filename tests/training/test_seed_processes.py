@@ -74,7 +74,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "train.py").write_text(documented("DistributedDataParallel("))
     words = [sys.executable, "-m", "tests.training.two_trainers", str(folder)]
     words += [str(free_port()), str(free_port())]
-    done = subprocess.run(words, cwd=PROJECT, capture_output=True, text=True, timeout=240, check=False)
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        words, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("step 4/4") == 1
     return folder

@@ -8,6 +8,7 @@ What then remains of the number of processes and of accumulation is the order of
 import atexit
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from byol.cli import main
 from byol.training import trainer, view_makers
 from byol.types import View
 
@@ -51,6 +53,7 @@ def forked(rank: int, port: int, words: list[str]) -> int:
     process = os.fork()
     if process:
         return process
+    signal.alarm(100)  # where the other one has died, this one would wait for it for half an hour
     atexit.register(tell_whether_left)  # registered first, called last
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -62,7 +65,6 @@ if __name__ == "__main__":
     import sklearn.datasets  # noqa: F401
 
     import byol.training.session  # noqa: F401
-    from byol.cli import main
 
     torch.set_num_threads(1)
     same_everywhere()

@@ -8,7 +8,7 @@ without that the whole is one graph to compile.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from byol.augment.resample import affine, crop, crop_in_turn, resize
 _CHUNK_BYTES = 2**20
 _LARGE_SIDE = 128
 """In pixels: images with a longer side are cropped one by one on a CPU."""
+
+
+_AnyDraw = TypeVar("_AnyDraw", Draw, PhotometricDraw)
 
 
 class _Act(Protocol):
@@ -55,23 +58,25 @@ def apply(
     Returns:
         [B,C,S,S] float32 in [0,1], or what `finish` makes of them.
     """
+    make = partial(_view, size=size, interpolation=interpolation, finish=finish)
+    return _in_chunks(images, draw, size, make)
 
-    def view(some: Tensor, drawn: Draw, act: _Act) -> Tensor:
-        moved = geometric(some, drawn.geometric, size, interpolation)
-        return finish(_colours(moved, drawn.photometric, act))
 
-    if images.device.type != "cpu":
-        return view(images, draw, _to_all)
-    views = torch.empty(*images.shape[:2], size, size)
-    largest_side = max(size * size, images.shape[-2] * images.shape[-1])
-    for rows in _chunks(draw.photometric, len(images), 4 * images.shape[1] * largest_side):
-        views.index_copy_(0, rows, view(images.index_select(0, rows), draw[rows], _to_concerned))
-    return views
+def _view(
+    images: Tensor,
+    draw: Draw,
+    act: _Act,
+    size: int,
+    interpolation: str,
+    finish: Callable[[Tensor], Tensor],
+) -> Tensor:
+    moved = geometric(images, draw.geometric, size, interpolation)
+    return finish(_colours(moved, draw.photometric, act))
 
 
 def geometric(images: Tensor, draw: GeometricDraw, size: int, interpolation: str) -> Tensor:
     """Crop or warp to [B,C,S,S] float32 in [0,1], and mirror."""
-    floats = _floats(images)
+    floats = _of_bytes(images) if images.dtype == torch.uint8 else images.float()
     if draw.box is not None:
         cut = crop_in_turn if max(images.shape[-2:]) > _LARGE_SIDE and images.device.type == "cpu" else crop
         antialias = draw.semantics == "torchvision"
@@ -96,17 +101,15 @@ def photometric(
     Returns:
         [B,C,S,S] float32, as `apply` returns it.
     """
-    if images.device.type != "cpu":
-        return finish(_colours(_floats(images), draw, _to_all))
-    views = torch.empty(images.shape)
-    for rows in _chunks(draw, len(images), views[:1].nbytes):
-        some = _floats(images.index_select(0, rows))
-        views.index_copy_(0, rows, finish(_colours(some, draw[rows], _to_concerned)))
-    return views
+    return _in_chunks(images, draw, images.shape[-1], partial(_coloured, finish=finish))
 
 
-def _floats(images: Tensor) -> Tensor:
-    return images.float().mul_(1 / 255) if images.dtype == torch.uint8 else images.float()
+def _coloured(images: Tensor, draw: PhotometricDraw, act: _Act, finish: Callable[[Tensor], Tensor]) -> Tensor:
+    return finish(_colours(_of_bytes(images), draw, act))
+
+
+def _of_bytes(images: Tensor) -> Tensor:
+    return images.float().mul_(1 / 255)
 
 
 def _colours(images: Tensor, draw: PhotometricDraw, act: _Act) -> Tensor:
@@ -149,6 +152,20 @@ def _to_concerned(
     rows = slice(first, last + 1) if last - first + 1 == len(numbers) else torch.from_numpy(numbers)
     images[rows] = operation(images[rows], *(parameter[rows] for parameter in parameters))
     return images
+
+
+def _in_chunks(
+    images: Tensor, draw: _AnyDraw, size: int, make: Callable[[Tensor, _AnyDraw, _Act], Tensor]
+) -> Tensor:
+    """Make views [B,C,size,size] of images [B,C,H,W]: on a CPU chunk by chunk, elsewhere all at once."""
+    if images.device.type != "cpu":
+        return make(images, draw, _to_all)
+    views = torch.empty(*images.shape[:2], size, size)
+    image_bytes = 4 * images.shape[1] * max(size * size, images.shape[-2] * images.shape[-1])
+    colours = draw.photometric if isinstance(draw, Draw) else draw
+    for rows in _chunks(colours, len(images), image_bytes):
+        views.index_copy_(0, rows, make(images.index_select(0, rows), draw[rows], _to_concerned))
+    return views
 
 
 def _chunks(draw: PhotometricDraw, count: int, image_bytes: int) -> tuple[Tensor, ...]:

@@ -62,6 +62,7 @@ def decode(source: bytes | Path | Image.Image, channels: int = 3, name: str = "i
     check_channels(channels)
     try:
         image = source if isinstance(source, Image.Image) else _opened(source)
+        image.load()  # what numpy would swallow of its errors is raised here
         pixels = np.array(_converted(_upright(image), _MODES[channels]))
     # Broken files make PIL's decoders raise nearly anything: OSError, SyntaxError, struct.error, ...
     except Exception as error:
