@@ -136,7 +136,7 @@ class PretrainConfig:
     nodes: int = 1
     """Machines; torchrun or srun starts the processes on each, and this need not be given."""
     precision: Precision = "fp32"
-    """fp32, or bf16 (mixed: weights and statistics stay fp32)."""
+    """fp32, or bf16 (mixed: weights and statistics stay fp32), for a processor that has such arithmetic."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto is off on a CPU, where a compiler, Triton or Python's header files are missing, and
     for networks whose batch statistics are synchronised between GPUs."""
