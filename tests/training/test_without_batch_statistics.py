@@ -12,16 +12,14 @@ from byol.settings import read_yaml, recipe_text
 BATCH_NORM = 0.973
 """kNN with batch norms and the recipe's tau, else as below, seed 0 (docs/log.md; seed 1: .970). To be
 measured again when the recipe changes. That it trains with them is what the test of the demo shows."""
-
-
-RECIPE = ["resnet8_24", 64, 8e-3, 0.99]
+RECIPE = {"backbone": "resnet8_24", "batch_size": 64, "base_lr": "8e-3", "tau": 0.99}
 
 
 @pytest.mark.slow
 def test_digits_are_learnt_as_well_without_batch_statistics(tmp_path: Path) -> None:
     """The recipe `digits` at 30 epochs; the slower target is what suits it (docs/log.md)."""
     settings: dict[str, Any] = read_yaml(PretrainConfig, recipe_text("digits"), "digits")
-    assert [settings[name] for name in ("backbone", "batch_size", "base_lr", "tau")] == RECIPE
+    assert RECIPE.items() <= settings.items()
     settings |= {"epochs": "30", "holdout": 400, "knn_every": "30", "checkpoint_every": "0", "logger": "none"}
     settings |= {"normalization": "group", "tau": 0.996}
     metrics = byol.pretrain(out=str(tmp_path / "run"), **settings).metrics()
