@@ -67,11 +67,11 @@ def first_view(folder: str) -> Tensor:
     return shown[0]
 
 
-def be_one_of_two(rank: int, port: str) -> None:
+def be_one_of_two(rank: int, port: int | str) -> None:
     """Have the variables that torchrun would give this process."""
     torch.set_num_threads(1)
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
 
 def work(rank: int, folder: str, port: str) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from byol.cli import main
 from byol.training import trainer, view_makers
 from byol.types import View
+from tests.training.two_trainers import be_one_of_two
 
 
 def same_everywhere(set_attribute: Callable[..., None] = setattr) -> None:
@@ -55,8 +56,7 @@ def forked(rank: int, port: int, words: list[str]) -> int:
         return process
     signal.alarm(100)  # where the other one has died, this one would wait for it for half an hour
     atexit.register(tell_whether_left)  # registered first, called last
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    be_one_of_two(rank, port)
     sys.exit(main(["pretrain", *words]))
 
 
@@ -66,7 +66,6 @@ if __name__ == "__main__":
 
     import byol.training.session  # noqa: F401
 
-    torch.set_num_threads(1)
     same_everywhere()
     for port, words in json.loads(sys.argv[1]):
         processes = [forked(rank, port, words) for rank in (0, 1)]

@@ -8,7 +8,7 @@ without that the whole is one graph to compile.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,15 +16,12 @@ from torch import Tensor
 
 from byol.augment import colour
 from byol.augment.blur import gaussian_blur
-from byol.augment.draw import NONE, Draw, GeometricDraw, PhotometricDraw
+from byol.augment.draw import NONE, AnyDraw, Draw, GeometricDraw, PhotometricDraw
 from byol.augment.resample import affine, crop, crop_in_turn, resize
 
 _CHUNK_BYTES = 2**20
 _LARGE_SIDE = 128
 """In pixels: images with a longer side are cropped one by one on a CPU."""
-
-
-_AnyDraw = TypeVar("_AnyDraw", Draw, PhotometricDraw)
 
 
 class _Act(Protocol):
@@ -101,11 +98,11 @@ def photometric(
     Returns:
         [B,C,S,S] float32, as `apply` returns it.
     """
-    return _in_chunks(images, draw, images.shape[-1], partial(_coloured, finish=finish))
 
+    def make(some: Tensor, drawn: PhotometricDraw, act: _Act) -> Tensor:
+        return finish(_colours(_of_bytes(some), drawn, act))
 
-def _coloured(images: Tensor, draw: PhotometricDraw, act: _Act, finish: Callable[[Tensor], Tensor]) -> Tensor:
-    return finish(_colours(_of_bytes(images), draw, act))
+    return _in_chunks(images, draw, images.shape[-1], make)
 
 
 def _of_bytes(images: Tensor) -> Tensor:
@@ -155,7 +152,7 @@ def _to_concerned(
 
 
 def _in_chunks(
-    images: Tensor, draw: _AnyDraw, size: int, make: Callable[[Tensor, _AnyDraw, _Act], Tensor]
+    images: Tensor, draw: AnyDraw, size: int, make: Callable[[Tensor, AnyDraw, _Act], Tensor]
 ) -> Tensor:
     """Make views [B,C,size,size] of images [B,C,H,W]: on a CPU chunk by chunk, elsewhere all at once."""
     if images.device.type != "cpu":

@@ -7,7 +7,7 @@ synchronisation; `byol.augment.apply` is a plain function of images and these pa
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -111,6 +111,9 @@ class Draw:
         return Draw(self.geometric.map(function), self.photometric.map(function))
 
 
+AnyDraw = TypeVar("AnyDraw", Draw, PhotometricDraw)
+
+
 def draw(
     spec: ViewSpec, count: int, height: int, width: int, channels: int = 3, generator: Generator | None = None
 ) -> Draw:
@@ -138,6 +141,23 @@ def draw_geometric(
     box = None if spec.crop is None else crop_boxes(spec.crop, count, height, width, generator)
     affine = None if spec.affine is None else _affine_maps(spec.affine, count, generator)
     return GeometricDraw(box, affine, _happens(spec.flip, count, generator), spec.semantics)
+
+
+def draw_geometric_pair(
+    specs: tuple[ViewSpec, ViewSpec], height: int, width: int, generator: Generator | None = None
+) -> tuple[GeometricDraw, GeometricDraw]:
+    """Draw crop or affine, and flip, of both views of one image: in one go, in half the time, where alike."""
+    first, second = specs
+    if _geometry(first) == _geometry(second):
+        both = draw_geometric(first, 2, height, width, generator)
+        return both[:1], both[1:]
+    alone = draw_geometric(first, 1, height, width, generator)
+    return alone, draw_geometric(second, 1, height, width, generator)
+
+
+def _geometry(spec: ViewSpec) -> ViewSpec:
+    """Return what `draw_geometric` goes by."""
+    return ViewSpec(crop=spec.crop, affine=spec.affine, flip=spec.flip, semantics=spec.semantics)
 
 
 def draw_photometric(

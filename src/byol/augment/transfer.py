@@ -1,19 +1,17 @@
 """Send drawn parameters to another device: all of them at once, without waiting for it."""
 
 from collections.abc import Iterator, Sequence
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from byol.augment.draw import Draw, PhotometricDraw
+from byol.augment.draw import AnyDraw
 
-_AnyDraw = TypeVar("_AnyDraw", Draw, PhotometricDraw)
 _ALIGNMENT = 16
 """In bytes: compiled code reads so many at a time, and would copy tensors that begin elsewhere."""
 
 
-def sent(draws: Sequence[_AnyDraw], device: torch.device) -> list[_AnyDraw]:
+def sent(draws: Sequence[AnyDraw], device: torch.device) -> list[AnyDraw]:
     """Return draws, all from one device, on another one; from the host in one copy."""
     from_host = all(tensor.device.type == "cpu" for draw in draws for tensor in draw.tensors())
     if from_host and device.type != "cpu":
@@ -21,7 +19,7 @@ def sent(draws: Sequence[_AnyDraw], device: torch.device) -> list[_AnyDraw]:
     return [draw.to(device) for draw in draws]
 
 
-def sent_at_once(draws: Sequence[_AnyDraw], device: torch.device) -> list[_AnyDraw]:
+def sent_at_once(draws: Sequence[AnyDraw], device: torch.device) -> list[AnyDraw]:
     """Return draws from the host on a device, bit for bit: packed into a tensor, copied, and unpacked there.
 
     The copy to a GPU is from pinned memory: from other memory the host would copy it itself, or wait. torch

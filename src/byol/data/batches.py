@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from byol.augment.draw import GeometricDraw, draw_geometric
+from byol.augment.draw import GeometricDraw, draw_geometric_pair
 from byol.augment.presets import ViewSpec
 from byol.augment.resample import resize_by_taps
 from byol.data.worker_signals import ignore_stop_signals
@@ -152,25 +152,13 @@ class _TwoCrops(Dataset[_Crops]):
     def __getitem__(self, item: tuple[int, int, int]) -> _Crops:
         position, epoch, index = item
         image = self.image_set[index]  # [C,H,W]
-        draws = self._draws(image, derived_generator(self.seed, CROPS, epoch, index))
-        crops = [cut(image, draw, spec, self.size) for draw, spec in zip(draws, self.specs, strict=True)]
-        boxes = [box for draw in draws if (box := draw.source_box(*image.shape[1:])) is not None]
-        return position, torch.stack(crops), torch.cat(boxes), torch.cat([draw.flip for draw in draws])
-
-    def _draws(self, image: Tensor, generator: Generator) -> tuple[GeometricDraw, GeometricDraw]:
-        """Draw both crops of an image: in one go, in half the time, where the views draw them alike."""
-        first, second = self.specs
+        generator = derived_generator(self.seed, CROPS, epoch, index)
         height, width = image.shape[1:]
-        if _geometry(first) == _geometry(second):
-            both = draw_geometric(first, 2, height, width, generator)
-            return both[:1], both[1:]
-        alone = draw_geometric(first, 1, height, width, generator)
-        return alone, draw_geometric(second, 1, height, width, generator)
-
-
-def _geometry(spec: ViewSpec) -> tuple[Any, ...]:
-    """Return what `draw_geometric` goes by."""
-    return spec.crop, spec.affine, spec.flip, spec.semantics
+        draws = draw_geometric_pair(self.specs, height, width, generator)
+        crops = [cut(image, draw, spec, self.size) for draw, spec in zip(draws, self.specs, strict=True)]
+        boxes = [box for draw in draws if (box := draw.source_box(height, width)) is not None]
+        assert len(boxes) == 2  # `cut` takes no other draws
+        return position, torch.stack(crops), torch.cat(boxes), torch.cat([draw.flip for draw in draws])
 
 
 def cut(image: Tensor, draw: GeometricDraw, spec: ViewSpec, size: int) -> Tensor:

@@ -81,9 +81,8 @@ def examined(
     """Yield the results of a classifier, as of the fine-tuning that it comes from."""
     lesson, labels = classifier.lesson, exam.images.labels
     assert lesson is not None and labels is not None
-    fitted = {
-        name: value for name, value in lesson.settings.items() if name != "precision"
-    }  # this one's counts
+    # Of the settings of the fit all but the precision: that of this scoring counts.
+    fitted = {name: value for name, value in lesson.settings.items() if name != "precision"}
     start = time.perf_counter()
     features = extract(
         classifier,

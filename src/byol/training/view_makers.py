@@ -103,7 +103,7 @@ def _coloured(crops: Tensor, drawn: list[PhotometricDraw], columns: Columns | No
 class _OneGraph:
     """A function from tensors to two views, compiled where that was asked for and they are not on a CPU.
 
-    On a CPU it takes images apart by what happens to them, which is no one graph, and faster.
+    On a CPU it takes images apart by what happens to them, which is no one graph (docs/log.md has both ways).
     """
 
     def __init__(self, function: Callable[..., tuple[Tensor, Tensor]], compiled: bool) -> None:
