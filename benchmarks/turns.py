@@ -136,5 +136,5 @@ def peer_versions() -> dict[str, str]:
 def environment_of(peers: bool) -> dict[str, str]:
     """Return the variables of a work: the others' environment gets no path to our code."""
     kept = {name: value for name, value in os.environ.items() if not (peers and name == "PYTHONPATH")}
-    # The profiler, which counts memory, would report a missing GPU as an error.
-    return kept | {"PYTHONUNBUFFERED": "1", "KINETO_LOG_LEVEL": "5"}
+    # The profiler, which counts memory, would report a missing GPU as an error, and when it starts and stops.
+    return kept | {"PYTHONUNBUFFERED": "1", "KINETO_LOG_LEVEL": "6"}

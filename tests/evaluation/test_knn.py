@@ -58,7 +58,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("count", "k"), [(50, 50), (800, 50), (1607, 100), (5000, 20), (4099, 1)])
 @pytest.mark.parametrize("kind", ["random", "few different", "ascending", "some nan"])
-def test_two_stages_find_what_sorting_finds(count: int, k: int, kind: str) -> None:
+def test_groups_find_what_sorting_finds(count: int, k: int, kind: str) -> None:
     values = torch.randn(7, count, generator=torch.Generator().manual_seed(count))
     values = {
         "random": values,
