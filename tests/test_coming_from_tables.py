@@ -180,6 +180,11 @@ def warm_ups() -> list[int]:
     return [lengths(resolve(PretrainConfig(epochs=n), data_of("x", 8)), 7).warmup for n in ("100", "8")]
 
 
+def hold_outs() -> list[float | None]:
+    found = [data_of("x", 8, labelled=labelled) for labelled in (True, False)]
+    return [resolve(PretrainConfig(), data).holdout for data in found]
+
+
 def workers(*cores: int) -> list[int]:
     found = []
     for count in cores:
@@ -191,6 +196,7 @@ def workers(*cores: int) -> list[int]:
 # Defaults that depend on something, as the page tells them.
 IN_WORDS: dict[str, Callable[[], bool]] = {
     "the images' own side up to 128, else 224": lambda: image_sides() == [32, 128, 224, 224],
+    "0.1 of labelled images, else none": lambda: hold_outs() == [0.1, None],
     "one less than its share of the cores, at most 16": lambda: workers(2, 6, 64) == [1, 5, 16],
     "10 epochs, at most a quarter": lambda: warm_ups() == [10 * 7, 8 * 7 // 4],
 }

@@ -1,4 +1,4 @@
-"""Every fenced command of the README, and of the page that follows on from it, runs, but make.
+"""Every fenced command of the README, and of the pages for one's own images, runs, but make.
 
 Commands are as they stand, of smaller sizes: `SMALLER` says which. How well the README's recipe learns with
 all of its epochs is for the demo's test to say: tests/reporting/test_demonstration.py trains the same one.
@@ -15,15 +15,17 @@ import pytest
 from byol.cli import main
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/using.md")
+PAGES = (("README.md", "docs/using.md"), ("docs/photographs.md",))
+"""Pages that follow on from one another."""
 # Flags and what becomes of their values.
-SMALLER = {"--epochs": "2", "--image-size": "32", "--finetune-epochs": "2"}
+SMALLER = {"--epochs": "2", "--image-size": "32", "--batch-size": "16", "--finetune-epochs": "2"}
 
 
-def fenced() -> list[tuple[str, str]]:
-    """Return the language and the text of each fenced block."""
-    text = "".join((ROOT / page).read_text() for page in PAGES)
-    return re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+def fenced(pages: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return the language and the text of each fenced block, but those that are plain text."""
+    text = "".join((ROOT / page).read_text() for page in pages)
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
+    return [(language, block) for language, block in blocks if language != "text"]
 
 
 def commands_of(block: str) -> list[list[str]]:
@@ -34,25 +36,34 @@ def commands_of(block: str) -> list[list[str]]:
 
 
 def smaller(words: list[str]) -> list[str]:
-    """Return a command of smaller sizes; without a length of its own a pretraining has its recipe's."""
-    has_length = words[0] != "pretrain" or "--epochs" in words or "--resume" in words
-    added = [] if has_length else ["--epochs", ""]
-    words = [*words, *added]
+    """Return a command of smaller sizes; what a pretraining takes from its recipe or its data is added."""
+    needed = ["--epochs"] if words[0] == "pretrain" and "--resume" not in words else []
+    needed += ["--image-size", "--batch-size"] if needed and "folder:my_images" in words else []
+    words = [*words, *(word for name in needed if name not in words for word in (name, ""))]
     return [SMALLER.get(before, word) for before, word in zip(["", *words], words, strict=False)]
 
 
-def test_the_readme_has_what_it_promises() -> None:
-    count = sum(1 if language == "python" else len(commands_of(block)) for language, block in fenced())
-    assert count >= 12
+def test_the_pages_have_what_they_promise() -> None:
+    blocks = [found for pages in PAGES for found in fenced(pages)]
+    count = sum(1 if language == "python" else len(commands_of(block)) for language, block in blocks)
+    assert count >= 18
 
 
 @pytest.mark.slow
-def test_fenced_commands_run(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In this process, which has imported everything; the first command in one of its own."""
+@pytest.mark.parametrize("pages", PAGES)
+def test_fenced_commands_run(
+    pages: tuple[str, ...], photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, which has imported everything; the README's first command in one of its own."""
     shutil.copytree(photographs, tmp_path / "my_images")
+    for split, names in (("train", "[01]?.png"), ("test", "2?.png")):
+        for path in photographs.glob(f"*/{names}"):
+            labelled = tmp_path / "labelled" / split / path.parent.name / path.name
+            labelled.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, labelled)
     monkeypatch.chdir(tmp_path)
-    started = False
-    for language, block in fenced():
+    started = pages != PAGES[0]
+    for language, block in fenced(pages):
         if language == "python":
             exec(compile(block, block, "exec"), {"__name__": "__main__"})
             continue

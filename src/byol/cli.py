@@ -23,6 +23,18 @@ byol COMMAND --help tells the flags of a command; byol --version the version.
 """
 
 
+_PRETRAIN_SECTIONS = {
+    "data": "Data and place",
+    "method": "Method and network",
+    "image_size": "Views",
+    "batch_size": "Length, batch and optimizer",
+    "tau": "Target and loss",
+    "feature_layer": "Dense features (pixpro, pixcontrast)",
+    "holdout": "Watching and saving",
+    "logger": "Where metrics go",
+    "seed": "Machine",
+}
+"""Titles in the help, by the first setting of each section in the order of `PretrainConfig`."""
 _PRETRAIN_EXTRA = """
 Beside the settings:
   --recipe NAME   Packaged settings (byol recipes lists them).
@@ -92,7 +104,7 @@ def _pretrain(words: list[str]) -> int:
 
     if _asks_for_help(words):
         usage = "byol pretrain [--recipe NAME] [--config FILE] [--resume RUN] [flags]"
-        print(help_text(PretrainConfig, usage) + _PRETRAIN_EXTRA)
+        print(help_text(PretrainConfig, usage, _PRETRAIN_SECTIONS) + _PRETRAIN_EXTRA)
         return 0
     flags = read_flags(PretrainConfig, words, extra=("recipe", "config", "resume"))
     settings = _layered(flags)

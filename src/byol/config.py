@@ -104,8 +104,9 @@ class PretrainConfig:
     """pixcontrast: temperature of the similarities."""
     instance_weight: float = 0.0
     """pixpro and pixcontrast: weight of BYOL's loss of whole images beside that of places; 0: without."""
-    holdout: float = 0.1
-    """Share of the train split kept out of pretraining, or a number of images."""
+    holdout: float | None = None
+    """Share of the train split kept out of pretraining, or a number of images. Default: 0.1 where there are
+    labels or masks to measure by, else none."""
     knn_every: str = "10%"
     """How often kNN on the hold-out is measured: epochs, steps or a share of the run; 0 = never."""
     online_probe: bool = False
@@ -136,7 +137,7 @@ class PretrainConfig:
     nodes: int = 1
     """Machines; torchrun or srun starts the processes on each, and this need not be given."""
     precision: Precision = "fp32"
-    """fp32, or bf16 (mixed: weights and statistics stay fp32), for a processor that has such arithmetic."""
+    """fp32, or bf16 (mixed: weights and statistics stay fp32), for GPUs and processors that compute in it."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile; auto is off on a CPU, where a compiler, Triton or Python's header files are missing, and
     for networks whose batch statistics are synchronised between GPUs."""
@@ -220,8 +221,8 @@ class EvaluateConfig:
     precision: Precision | None = None
     """fp32, or bf16: the network runs so (weights and what comes out stay fp32). Faster where the processor
     has such arithmetic; vectors differ by rounding. Default: fp32; of a saved network, as it was fitted."""
-    num_workers: int = 0
-    """Processes that decode images, for data that does not stay in memory."""
+    num_workers: int | None = None
+    """Processes that decode images, of data that does not stay in memory. Default: as pretrain."""
     data_dir: str | None = None
     """Where downloads go. Default: where the run's went, else ./datasets."""
     report: bool = False
@@ -277,8 +278,8 @@ class EmbedConfig:
     precision: Precision = "fp32"
     """fp32, or bf16: the network runs so (weights and what comes out stay fp32). Faster where the processor
     has such arithmetic; vectors differ by rounding."""
-    num_workers: int = 0
-    """Processes that decode images, for data that does not stay in memory."""
+    num_workers: int | None = None
+    """Processes that decode images, of data that does not stay in memory. Default: as pretrain."""
     data_dir: str | None = None
     """Where downloads go. Default: where the run's went, else ./datasets."""
     backbone: str | None = None

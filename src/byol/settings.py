@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from importlib import resources
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
@@ -93,12 +94,36 @@ def read_flags(kind: type[Any], words: Sequence[str], extra: Iterable[str] = ())
     return flags
 
 
-def help_text(kind: type[Any], usage: str) -> str:
-    """Return the flags of a command with their meaning and default."""
-    text = _parser(kind).format_help().split("\n\n", 2)[2]
+def help_text(kind: type[Any], usage: str, headings: Mapping[str, str] | None = None) -> str:
+    """Return the flags of a command with their meaning and default.
+
+    Args:
+        kind: a dataclass of `config.py`.
+        usage: the command line in short.
+        headings: title of a section by the name of its first setting.
+    """
+    text = _parser(kind, _help_formatter()).format_help().split("\n\n", 2)[2]
     text = text.split("\n", 1)[1] if text.startswith("Settings of") else text
+    for first, title in (headings or {}).items():
+        text = re.sub(rf"^  --{first}\b", f"\n{title}:\n  --{first}", text, flags=re.MULTILINE)
+    text = re.sub(r"--target TARGET", "TARGET".ljust(15), text)  # a word without a flag
     text = re.sub(r"--[a-z_]+", lambda match: match[0].replace("_", "-"), text)
-    return f"usage: {usage}\n\n{text}"
+    return f"usage: {usage}\n\n{text.lstrip(chr(10))}"
+
+
+def _help_formatter() -> type[Any]:
+    """Return jsonargparse's formatter without Python's types, and without a null that a text explains."""
+    from jsonargparse import DefaultHelpFormatter
+
+    class Formatter(DefaultHelpFormatter):
+        def _get_help_string(self, action: Any) -> str:
+            told = action.default is None or "Default:" in action.help
+            return action.help if told else f"{action.help} (default: %(default)s)"
+
+        def _split_lines(self, text: str, width: int) -> list[str]:
+            return wrap(" ".join(text.split()), width, break_on_hyphens=False)  # flags stay whole
+
+    return Formatter
 
 
 def recipe_names() -> list[str]:
@@ -162,11 +187,11 @@ def check_names(kind: type[Any], values: Iterable[str], source: str = "", extra:
             raise UserError(f"unknown setting '{name}'{where}.{closest(str(name), names)}")
 
 
-def _parser(kind: type[Any]) -> Any:
+def _parser(kind: type[Any], formatter: type[Any] | None = None) -> Any:
     from jsonargparse import ArgumentParser, set_parsing_settings
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(exit_on_error=False)
+    parser = ArgumentParser(exit_on_error=False, **({"formatter_class": formatter} if formatter else {}))
     parser.add_class_arguments(kind, None)
     return parser
 

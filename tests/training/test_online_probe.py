@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 import byol
-from byol.config import PretrainConfig
 from byol.data.batches import BatchPlan
 from byol.data.source import open_source
 from byol.data.splits import holdout_split
@@ -95,7 +94,7 @@ def test_its_accuracy_on_the_holdout_is_logged_with_knn(run: Run) -> None:
     assert [record["step"] for record in run.metrics() if "knn" in record] == list(found) == [3, 6]
     source = open_source("digits").train
     assert source.labels is not None
-    held = holdout_split(len(source), source.labels, PretrainConfig.holdout)[1]
+    held = holdout_split(len(source), source.labels)[1]
     images = [source[index] for index in held.tolist()]
     assert found[6] == pytest.approx(accuracy_of(run, images, source.labels[held]))
 

@@ -19,10 +19,11 @@ from tests.training.conftest import Recorded
 METHODS = ("pixpro", "pixcontrast")
 
 
-def data_of(name: str, side: int | None, count: int = 512) -> PreparedData:
+def data_of(name: str, side: int | None, count: int = 512, labelled: bool = False) -> PreparedData:
     """Return prepared images that are all the same byte; None: images that do not stay in memory."""
     images = torch.zeros(1, 3, side or 8, side or 8, dtype=torch.uint8).expand(count, -1, -1, -1)
-    image_set = DatasetImages(Recorded(images), 3) if side is None else TensorImages(images)
+    labels = torch.zeros(count, dtype=torch.int64) if labelled else None
+    image_set = DatasetImages(Recorded(images), 3) if side is None else TensorImages(images, labels)
     resident = None if side is None else images
     return PreparedData(name, image_set, TensorImages(images[:0]), image_set, resident, 3, ())
 

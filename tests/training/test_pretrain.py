@@ -307,9 +307,12 @@ def test_default_directories_are_numbered(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    settings = {**tiny, "epochs": "1st"}
-    paths = [byol.pretrain("digits", **settings).path for _ in range(2)]
-    assert [str(path) for path in paths] == ["runs/digits-byol-1", "runs/digits-byol-2"]
+    settings = {**tiny, "epochs": "1st", "batch_size": 8}
+    (tmp_path / "my_images").mkdir()
+    for number in range(8):
+        Image.new("RGB", (8, 8)).save(tmp_path / "my_images" / f"{number}.png")
+    paths = [byol.pretrain(data, **settings).path for data in ("digits", "digits", "folder:my_images")]
+    assert [path.name for path in paths] == ["digits-byol-1", "digits-byol-2", "my-images-byol-1"]
 
 
 def test_views_keep_their_precision_under_autocast() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import Tensor
 
 from byol.cli import main
@@ -57,6 +58,7 @@ def forked(rank: int, port: int, words: list[str]) -> int:
     signal.alarm(100)  # where the other one has died, this one would wait for it for half an hour
     atexit.register(tell_whether_left)  # registered first, called last
     be_one_of_two(rank, port)
+    rank_zero_only.rank = rank  # Lightning took it from the variables when it was imported, before the fork
     sys.exit(main(["pretrain", *words]))
 
 

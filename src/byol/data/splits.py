@@ -12,10 +12,12 @@ from torch import Tensor
 from byol.errors import UserError
 
 _Ints = NDArray[np.int64]
+HOLDOUT = 0.1
+"""Share of train that is held out where nothing else is asked for."""
 
 
 def holdout_split(
-    count: int, labels: Tensor | None, fraction: float = 0.1, seed: int = 0
+    count: int, labels: Tensor | None, fraction: float = HOLDOUT, seed: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Divide `count` images into train and hold-out; return the sorted int64 indices of each.
 

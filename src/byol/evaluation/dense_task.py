@@ -8,10 +8,9 @@ from torch import Tensor
 from byol.data.images import Subset, in_memory
 from byol.data.masks import VOID, PixelClasses, known_pixel_classes
 from byol.data.source import Source
-from byol.data.splits import holdout_split
+from byol.data.splits import HOLDOUT, holdout_split
 from byol.errors import UserError
 from byol.evaluation.dense_features import LARGEST_SIDE
-from byol.evaluation.target import HOLDOUT
 from byol.types import ImageSet, Masks
 
 

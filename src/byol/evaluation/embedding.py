@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from byol.config import EmbedConfig
+from byol.data.decoders import decoder_count
 from byol.data.folder import unread_kinds
 from byol.data.opened import skip_unreadable
 from byol.data.source import Source
@@ -66,8 +67,9 @@ def embed(
         print(f"left out what cannot be read: {listed(source.skipped)}", file=sys.stderr)
     if source.passed_over:
         print(f"left alone {unread_kinds(source.passed_over)}", file=sys.stderr)
+    decoders = decoder_count(config.num_workers)
     parts = {
-        name: _features(opened, images, source.name, name, device, config.num_workers)
+        name: _features(opened, images, source.name, name, device, decoders)
         for name, images in _chosen(source, config.split)
     }
     _write(file, _joined(parts) if config.split == "all" else parts[config.split])

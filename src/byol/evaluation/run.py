@@ -12,6 +12,7 @@ from torch import nn
 
 from byol.config import EvaluateConfig
 from byol.core.backbone import Backbone, find_layer
+from byol.data.decoders import decoder_count
 from byol.data.source import Source
 from byol.data.splits import draw_labels
 from byol.evaluation.baselines import centred_pixels, random_init
@@ -174,7 +175,7 @@ def _opened(config: EvaluateConfig, data: Data | None, net: nn.Module | None) ->
 
 
 def _machine(config: EvaluateConfig) -> Machine:
-    return Machine(chosen_device(config.device), config.num_workers)
+    return Machine(chosen_device(config.device), decoder_count(config.num_workers))
 
 
 def _refuse_existing(networks: Path, representations: Sequence[Representation], request: Request) -> None:

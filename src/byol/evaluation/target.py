@@ -12,12 +12,12 @@ from byol.augment.evaluation import Preprocess
 from byol.bundle import load_backbone
 from byol.core.backbone import Backbone
 from byol.data.source import Source, check_named, open_source, resolved_spec
+from byol.data.splits import HOLDOUT
 from byol.errors import UserError
 from byol.rundir import RunDirectory
 from byol.types import ImageSet
 
 Data = str | Path | Dataset[Any] | Tensor
-HOLDOUT = 0.1
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ from torch import Tensor
 
 from byol.data.images import Subset, in_memory
 from byol.data.source import Source
-from byol.data.splits import holdout_split
+from byol.data.splits import HOLDOUT, holdout_split
 from byol.errors import UserError
-from byol.evaluation.target import HOLDOUT
 from byol.types import ImageSet
 
 

@@ -1,7 +1,6 @@
 """From settings to everything concrete: images, view specifications, sizes, lengths in steps."""
 
 import hashlib
-import os
 import shutil
 import sysconfig
 from dataclasses import dataclass, replace
@@ -16,9 +15,10 @@ from torch.utils.data import Dataset
 from byol.augment.presets import ViewSpec, natural_preset
 from byol.augment.view_settings import view_specs_of
 from byol.config import TIMM_WEIGHTS, Optimizer, PretrainConfig
+from byol.data.decoders import decoder_count
 from byol.data.images import Concatenation, Subset, in_memory, natural_side, resident
 from byol.data.source import open_source, resolved_spec
-from byol.data.splits import holdout_split
+from byol.data.splits import HOLDOUT, holdout_split
 from byol.duration import Duration
 from byol.errors import UserError
 from byol.methods import PIXEL_METHODS
@@ -64,7 +64,8 @@ def prepare_data(data: Data, config: PretrainConfig) -> PreparedData:
     """
     limit = memory_limit(config)
     source = open_source(data, channels=config.channels, data_dir=config.data_dir, on_error=config.on_error)
-    train_indices, holdout_indices = holdout_split(len(source.train), source.train.labels, config.holdout)
+    share = _held_out(config, source.train) or 0.0
+    train_indices, holdout_indices = holdout_split(len(source.train), source.train.labels, share)
     train = in_memory(Subset(source.train, train_indices), limit, LARGEST_SIDE)
     holdout = in_memory(Subset(source.train, holdout_indices), limit, LARGEST_SIDE)
     pretraining = train if source.unlabeled is None else Concatenation(train, source.unlabeled)
@@ -89,6 +90,7 @@ def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
         data=data.name,
         image_size=size,
         channels=data.channels,
+        holdout=_held_out(config, data.train),
         # Kept: another limit, on another machine, would change the views of a run that goes on there.
         in_memory="off" if data.images is None else "on",
         preset=preset,
@@ -103,6 +105,12 @@ def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
     _check_preset(config, data)
     _check_final_rate(config)
     return config
+
+
+def _held_out(config: PretrainConfig, images: ImageSet) -> float | None:
+    """Return what to hold out; None where it was left open, and there is nothing to measure on it."""
+    measurable = images.labels is not None or images.masks is not None
+    return HOLDOUT if config.holdout is None and measurable else config.holdout
 
 
 def peak_rate(config: PretrainConfig) -> float:
@@ -184,16 +192,7 @@ def _default_warmup(config: PretrainConfig, steps_per_epoch: int, total: int) ->
 
 def worker_count(config: PretrainConfig) -> int:
     """Return how many processes decode images for each one that trains; a machine's cores are shared out."""
-    if config.num_workers is not None:
-        return config.num_workers
-    return max(1, min(16, available_cores() // launch_of(config).devices - 1))
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use: under SLURM or in a container not all of the machine's."""
-    if hasattr(os, "sched_getaffinity"):  # not on every system
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 2
+    return decoder_count(config.num_workers, launch_of(config).devices)
 
 
 def use_compile(config: PretrainConfig) -> bool:

@@ -143,7 +143,8 @@ def _run_path(config: PretrainConfig) -> Path:
         return Path(given)
     if launch.starter != "byol" and launch.processes > 1:
         raise UserError("several processes need the same run directory: give --out")
-    name = "".join(letter if letter.isalnum() else "-" for letter in Path(config.data).name.strip("<>"))
+    place = Path(config.data.removeprefix("folder:").removeprefix("hf:")).name.strip("<>")
+    name = "".join(letter if letter.isalnum() else "-" for letter in place)
     return free_path(f"runs/{name}-{config.method}")
 
 
