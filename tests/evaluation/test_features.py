@@ -1,12 +1,16 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from byol.augment.evaluation import Preprocess
 from byol.core.backbone import Backbone
+from byol.data.folder import open_folder
 from byol.data.images import Subset, TensorImages
 from byol.data.source import Source
 from byol.errors import UserError
@@ -183,6 +187,37 @@ def test_fingerprint_covers_weights_preprocessing_and_images(
     moved.net[1].running_mean[0] += 1e-7
     others.append(key(backbone=moved))
     assert len({original, *others}) == len(others) + 1
+
+
+def test_fingerprint_covers_each_of_many_large_images(tmp_path: Path) -> None:
+    """Of such sets a sample is read: bytes of tensors are in memory, and files tell when they changed."""
+    images = torch.zeros(600, 1, 129, 129, dtype=torch.uint8)
+    net, preprocess = torch.nn.Identity(), Preprocess(8, (0.5,), (0.5,))
+    part = torch.arange(1, 600)  # every second one of them is in the sample
+
+    def key() -> str:
+        return fingerprint(net, preprocess, Subset(TensorImages(images), part), "d", "s")
+
+    before = key()
+    images[2, 0, 5, 5] = 1
+    assert key() != before
+    for number in range(600):
+        Image.new("L", (8 + number % 2, 8)).save(tmp_path / f"{number:03}.png")
+    files = open_folder(tmp_path, channels=1).train
+    before, digest = fingerprint(net, preprocess, files, "d", "s"), image_digest(files, preprocess)
+    assert fingerprint(net, preprocess, files, "d", "s") == before
+    os.utime(tmp_path / "003.png", ns=(1, 1))
+    assert fingerprint(net, preprocess, files, "d", "s") != before
+    assert image_digest(files, preprocess) == digest  # copies are the same images
+
+
+def test_large_tensors_are_taken_in_batches_as_they_lie(preprocess: Preprocess) -> None:
+    """Not one by one through a loader, as files are."""
+    images = torch.randint(0, 256, (5, 1, 140, 130), dtype=torch.uint8)
+    chosen, order = Subset(TensorImages(images), [4, 2, 0, 1]), torch.tensor([3, 0, 1])
+    with mock.patch("byol.evaluation.batches.decoded_batches", side_effect=AssertionError):
+        found = torch.cat(list(preprocessed_batches(chosen, preprocess, order, batch_size=2)))
+    torch.testing.assert_close(found, torch.stack([preprocess(images[row]) for row in (1, 4, 2)]))
 
 
 def _never() -> Features:

@@ -45,6 +45,16 @@ def test_probabilities_equal_scikit_learn(c: float, count: int) -> None:
     np.testing.assert_allclose(ours, reference.predict_proba(queries.numpy()), atol=1e-3)
 
 
+def test_in_parts_it_is_the_same_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = torch.randn(90, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(90) % 4
+    whole = LogisticRegression.fitted(vectors, labels, 4, 1.0)
+    monkeypatch.setattr(module, "_LOGITS", 4 * 37)
+    parts = LogisticRegression.fitted(vectors, labels, 4, 1.0)
+    torch.testing.assert_close(parts.weight, whole.weight, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(parts.bias, whole.bias, rtol=1e-6, atol=1e-7)
+
+
 def test_single_precision_is_close_too() -> None:
     problem = digits_problem()
     vectors = Standardization.of(problem.vectors)(problem.vectors)

@@ -134,6 +134,13 @@ def test_a_program_has_several_processes_once(tiny: dict[str, Any], tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
+def test_a_notebook_cannot_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its program is a file: the kernel, of which a second one would take the ports of the first."""
+    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    with pytest.raises(UserError, match="give devices=1"):
+        command_again()
+
+
 def test_a_program_that_is_no_file_cannot_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     monkeypatch.setattr(sys, "argv", ["-c", "word"])

@@ -145,9 +145,7 @@ def test_unlabelled_data_are_watched_by_spread_and_rank_only(
 ) -> None:
     images = torch.randint(0, 256, (100, 1, 8, 8), dtype=torch.uint8)
     run = byol.pretrain(images, out=str(tmp_path / "run"), **tiny)
-    assert (
-        "100 images to train on, 0 held out" in capsys.readouterr().err
-    )
+    assert "100 images to train on, 0 held out" in capsys.readouterr().err
     assert not any("knn" in record for record in run.metrics())
     assert all({"std", "rank", "cosine"} <= record.keys() for record in run.metrics())
 

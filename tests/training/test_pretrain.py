@@ -303,6 +303,14 @@ def test_timm_s_weights_to_start_from(
     assert len(asked) == 1
 
 
+def test_a_network_in_eval_mode_is_trained_all_the_same(tiny: dict[str, Any], tmp_path: Path) -> None:
+    net = tiny_net().eval()
+    images = torch.randint(0, 256, (80, 3, 8, 8), dtype=torch.uint8)
+    settings = {name: value for name, value in tiny.items() if name != "backbone"}
+    byol.pretrain(images, net, hidden_layer=-2, out=str(tmp_path / "run"), **settings)
+    assert int(net[1].num_batches_tracked) == 2 * 6  # both views of each step
+
+
 def test_default_directories_are_numbered(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

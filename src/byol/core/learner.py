@@ -191,9 +191,9 @@ class BYOL(Learner):
         self._check_views(view1, view2)
         online1, online2, representation = self._online_on_both(view1, view2)
         prediction1, prediction2 = self._on_both(self.predictor, online1, online2)
-        online1, online2 = target1, target2 = online1.detach(), online2.detach()
-        if self.target is not None:
-            target1, target2 = self._on_both(self.target, view1, view2)
+        online1, online2 = online1.detach(), online2.detach()
+        on_both = None if self.target is None else self._on_both(self.target, view1, view2)
+        target1, target2 = on_both or (online1, online2)  # SimSiam predicts the online network itself
         if self.gather_projections:
             # Of different sizes in the first step, they would be so in all.
             prediction1, prediction2 = gathered(prediction1, prediction2, check_sizes=not self._sizes_checked)

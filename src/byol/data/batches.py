@@ -20,6 +20,9 @@ from byol.errors import UserError
 from byol.randomness import CROPS, derived_generator, epoch_order
 from byol.types import ImageSet
 
+_PREFETCHED_BYTES = 2**31
+"""Of crops that all workers of a process have ready."""
+
 
 class Batch(NamedTuple):
     """One process's micro-batch."""
@@ -217,9 +220,16 @@ def streamed_batches(
         collate_fn=_collate,
         worker_init_fn=ignore_stop_signals(),
         pin_memory=torch.cuda.is_available(),
-        prefetch_factor=4 if num_workers else None,
+        prefetch_factor=_prefetched(plan, size, num_workers) if num_workers else None,
     )
     return loader
+
+
+def _prefetched(plan: BatchPlan, size: int, num_workers: int) -> int:
+    """Return how many batches each worker makes in advance: they lie in shared memory, of which containers
+    have little."""
+    batch_bytes = plan.micro_batch_size * 2 * 3 * size * size
+    return max(1, min(4, _PREFETCHED_BYTES // (batch_bytes * num_workers)))
 
 
 def _collate(items: list[_Crops]) -> Batch:

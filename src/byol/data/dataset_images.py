@@ -1,5 +1,6 @@
 """Any torch Dataset of images, read as an image set."""
 
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -16,6 +17,10 @@ from byol.data.decode import decode, unreadable
 from byol.data.labels import checked_labels, checked_names
 from byol.errors import UserError
 from byol.types import Masks
+
+log = logging.getLogger(__name__)
+_MANY = 1000
+"""Samples that take a while to read: who waits should know for what."""
 
 
 class DatasetImages:
@@ -85,6 +90,11 @@ class DatasetImages:
         return int(label) if label.ndim == 0 and label.dtype.kind in "iu" else None
 
     def _read_labels(self) -> Tensor | None:
+        if self._label(0) is None:
+            return None
+        if len(self) > _MANY:
+            text = "reading all %d samples of %s for labels: it has no `targets` or `labels` that tell them"
+            log.warning(text, len(self), type(self.dataset).__name__)
         labels: list[int] = []
         for index in range(len(self)):
             label = self._label(index)

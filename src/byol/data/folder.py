@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from byol.data.decode import check_channels, decode
+from byol.data.images import Subset
 from byol.data.opened import Source, without_unreadable
 from byol.errors import UserError, listed
-from byol.types import Masks
+from byol.types import ImageSet, Masks
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 UNREAD = (".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".dcm")
@@ -44,6 +45,17 @@ class FileImages:
 
     def __getitem__(self, index: int) -> Tensor:
         return decode(self.root / self.keys[index], self.channels, self.keys[index])
+
+
+def file_stamps(image_set: ImageSet, rows: Tensor) -> list[str]:
+    """Return size and time of change of the files `rows` [B], by which a changed file is known; of sets that
+    are no files nothing."""
+    if isinstance(image_set, Subset):
+        return file_stamps(image_set.image_set, image_set.indices[rows])
+    if not isinstance(image_set, FileImages):
+        return []
+    found = [(image_set.root / image_set.keys[row]).stat() for row in rows.tolist()]
+    return [f"{status.st_size} {status.st_mtime_ns}" for status in found]
 
 
 def open_folder(path: str | Path, channels: int = 3, on_error: str = "stop") -> Source:

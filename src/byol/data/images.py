@@ -144,6 +144,13 @@ def resident(image_set: ImageSet, limit_bytes: int = LIMIT_BYTES, largest_side: 
     return _stacked(image_set, first.shape)
 
 
+def rows_in_memory(image_set: ImageSet, rows: Tensor) -> Tensor | None:
+    """Return the images `rows` [B] as [B,C,H,W] where they are tensors already, however large; else None."""
+    if isinstance(image_set, Subset):
+        return rows_in_memory(image_set.image_set, image_set.indices[rows])
+    return image_set.images[rows] if isinstance(image_set, TensorImages) else None
+
+
 def natural_side(image_set: ImageSet, images: Tensor | None) -> int:
     """Return the side of views in pixels that suits a set: its images' own where all are known to be square
     and alike, at most 128; else 224. They are where `images` [N,C,H,W] are all of them, or the set is one of

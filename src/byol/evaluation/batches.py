@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from byol.augment.evaluation import Preprocess
-from byol.data.images import resident
+from byol.data.images import in_memory, rows_in_memory
 from byol.data.worker_signals import ignore_stop_signals
 from byol.types import ImageSet
 
@@ -28,7 +28,7 @@ def preprocessed_batches(
     """Yield the images `order` [M] names, in that order, as float32 [B,C,S,S] on `device`.
 
     Args:
-        image_set: any set; `byol.data.images.resident` says whether it fits in memory.
+        image_set: any set; `byol.data.images.in_memory` says whether it fits in memory.
         preprocess: resize, cut and normalise.
         order: int64 indices into the set.
         batch_size: images in a batch; the last one may be smaller.
@@ -38,13 +38,14 @@ def preprocessed_batches(
     Raises:
         UserError: an image cannot be read.
     """
-    images = resident(image_set)
-    if images is not None:
-        for rows in order.split(batch_size):
-            yield preprocess(images[rows].to(device))
+    held, batches = in_memory(image_set), order.split(batch_size)
+    if rows_in_memory(held, order[:1]) is not None:
+        for rows in batches:
+            images = rows_in_memory(held, rows)
+            assert images is not None
+            yield preprocess(images.to(device))
         return
-    per_image = partial(_preprocessed, preprocess)
-    for batch in decoded_batches(image_set, per_image, order.split(batch_size), num_workers):
+    for batch in decoded_batches(held, partial(_preprocessed, preprocess), batches, num_workers):
         yield batch.to(device)
 
 
@@ -65,7 +66,7 @@ def decoded_batches(
     loader: DataLoader[Tensor] = DataLoader(
         _Mapped(image_set, per_image),
         batch_sampler=[rows.tolist() for rows in order],
-        num_workers=num_workers,
+        num_workers=min(num_workers, len(order)),
         worker_init_fn=ignore_stop_signals(),
         # Without one, starting to iterate draws a number from the global generator.
         generator=torch.Generator(),

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from byol.allocation import memory_kept
 from byol.augment.evaluation import Preprocess
-from byol.data.images import resident
+from byol.data.folder import file_stamps
+from byol.data.images import resident, rows_in_memory
 from byol.evaluation.batches import preprocessed_batches
 from byol.rundir import written_whole
 from byol.types import Features, ImageSet
@@ -112,9 +113,26 @@ def fingerprint(
     """Return a SHA-256 of all that vectors depend on, in hexadecimal.
 
     It covers every tensor of the network's state, the network's structure, chosen layer and precision, the
-    preprocessing, the names of data and split, every key, and the images: all bytes where the set
-    fits in memory, else 256 images spread evenly.
+    preprocessing, the names of data and split, every key, and the images: all bytes where they are in
+    memory or fit into it, else 256 images spread evenly, and of files size and time of change.
     """
+    digest = _begun(backbone, preprocess, image_set, data, split)
+    if not _add_images(digest, image_set):
+        _add_unread(digest, image_set)
+    return digest.hexdigest()
+
+
+def image_digest(image_set: ImageSet, preprocess: Preprocess) -> str:
+    """Return a SHA-256 of images and preprocessing alone, whatever the data are called and where they lie:
+    of sets too large for memory all keys and 256 images."""
+    digest = _begun(nn.Identity(), preprocess, image_set, "", "")
+    _add_images(digest, image_set)
+    return digest.hexdigest()
+
+
+def _begun(
+    backbone: nn.Module, preprocess: Preprocess, image_set: ImageSet, data: str, split: str
+) -> "hashlib._Hash":
     digest = hashlib.sha256()
     layer = getattr(backbone, "hidden_layer", None)
     _add_text(digest, _FORMAT, str(backbone), repr(layer), repr(preprocess.to_dict()), data, split)
@@ -123,19 +141,29 @@ def fingerprint(
     for name, tensor in backbone.state_dict().items():
         _add_tensor(digest, name, tensor)
     _add_text(digest, str(len(image_set)), *image_set.keys)
+    return digest
+
+
+def _add_images(digest: Any, image_set: ImageSet) -> bool:
+    """Add all images where they fit into memory, else a sample; say whether it was all."""
     images = resident(image_set)
     if images is not None:
         _add_tensor(digest, "images", images)
-    else:
-        step = max(1, len(image_set) // _SAMPLED_IMAGES)
-        for index in range(0, len(image_set), step):
-            _add_tensor(digest, str(index), image_set[index])
-    return digest.hexdigest()
+        return True
+    step = max(1, len(image_set) // _SAMPLED_IMAGES)
+    for index in range(0, len(image_set), step):
+        _add_tensor(digest, str(index), image_set[index])
+    return False
 
 
-def image_digest(image_set: ImageSet, preprocess: Preprocess) -> str:
-    """Return a `fingerprint` of images and preprocessing alone, whatever the data are called."""
-    return fingerprint(nn.Identity(), preprocess, image_set, "", "")
+def _add_unread(digest: Any, image_set: ImageSet) -> None:
+    """Add what a sample leaves out: all bytes of tensors, the stamps of files."""
+    for rows in torch.arange(len(image_set)).split(_SAMPLED_IMAGES):
+        images = rows_in_memory(image_set, rows)
+        if images is None:
+            _add_text(digest, *file_stamps(image_set, rows))
+        else:
+            _add_tensor(digest, "images", images)
 
 
 def _add_text(digest: Any, *words: str) -> None:

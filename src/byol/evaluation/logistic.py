@@ -25,6 +25,8 @@ L2_GRID = tuple(10 ** (-6 + 11 * step / 44) for step in range(45))
 _TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-6}
 """On the largest element of the gradient, in round variables."""
 _ITERATIONS = 1000
+_LOGITS = 2**27
+"""At a time: 1 GiB in double precision, and two more of it on the way."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,19 @@ def _chosen(
 ) -> tuple[float, Tensor]:
     """Return the C chosen, and the scores [M,K] of the queries."""
     problem.check_choice()
-    if torch.device(device).type == "mps":
-        device = "cpu"  # Apple's GPUs have no double precision
+    device = _with_double_precision(device)
     vectors, labels = problem.vectors.to(device), problem.labels.to(device)
     fit, choice = problem.fit.to(device), problem.choice.to(device)
-    fitted, held = (vectors[fit], labels[fit]), (vectors[choice], labels[choice])
-    c = choose_c(*fitted, *held, problem.num_classes, grid, problem.metric, standardization)
+    c = choose_c(
+        vectors[fit],
+        labels[fit],
+        vectors[choice],
+        labels[choice],
+        problem.num_classes,
+        grid,
+        problem.metric,
+        standardization,
+    )
     standard = standardization(vectors)
     # Double precision for the number that is reported; the choice among decades needs less.
     model = LogisticRegression.fitted(standard(vectors).double(), labels, problem.num_classes, c)
@@ -102,15 +111,25 @@ def _chosen(
     return c, scores.float().cpu()
 
 
-def few_label_logistic(problem: Problem, drawn: Tensor, c: float = FEW_LABELS_C) -> Outcome:
+def few_label_logistic(
+    problem: Problem, drawn: Tensor, c: float = FEW_LABELS_C, device: torch.device | str = "cpu"
+) -> Outcome:
     """Fit the `drawn` vectors only, with a fixed C; no other label is read.
 
     Vectors are standardised with the statistics of all of `problem.vectors`, without their labels.
     """
-    standard = Standardization.of(problem.vectors)
-    chosen = standard(problem.vectors[drawn]).double()
-    model = LogisticRegression.fitted(chosen, problem.labels[drawn], problem.num_classes, c)
-    return Outcome(model.scores(standard(problem.queries).double()).float(), {"C": c})
+    device = _with_double_precision(device)
+    vectors = problem.vectors.to(device)
+    standard, chosen = Standardization.of(vectors), drawn.to(device)
+    labels = problem.labels[drawn].to(device)
+    model = LogisticRegression.fitted(standard(vectors[chosen]).double(), labels, problem.num_classes, c)
+    scores = model.scores(standard(problem.queries.to(device)).double())
+    return Outcome(scores.float().cpu(), {"C": c})
+
+
+def _with_double_precision(device: torch.device | str) -> torch.device | str:
+    """Return the device, or the CPU in the place of Apple's GPUs, which have none."""
+    return "cpu" if torch.device(device).type == "mps" else device
 
 
 def choose_c(
@@ -219,16 +238,24 @@ class _Objective:
 
     def __call__(self) -> float:
         unscaled = self.parameters * self.scale
-        weight, bias = unscaled[:, :-1], unscaled[:, -1:]
-        logits = weight @ self.vectors.T + bias  # [K,N]
-        log_total = logits.logsumexp(dim=0)  # [N]
-        own = logits.gather(0, self.labels[None])[0]  # [N]
-        loss = (log_total - own).mean() + self.penalty / 2 * weight.square().sum()
-        residual = (logits - log_total).exp_()
-        residual.scatter_add_(0, self.labels[None], -torch.ones_like(own)[None])
-        residual /= len(own)
-        gradient = torch.cat(
-            [residual @ self.vectors + self.penalty * weight, residual.sum(dim=1, keepdim=True)], dim=1
-        )
+        weight = unscaled[:, :-1]
+        loss = self.penalty / 2 * weight.square().sum()
+        gradient = torch.cat([self.penalty * weight, torch.zeros_like(weight[:, :1])], dim=1)  # [K,R+1]
+        rows = max(1, _LOGITS // len(weight))
+        for vectors, labels in zip(self.vectors.split(rows), self.labels.split(rows), strict=True):
+            part_loss, part_gradient = self._part(unscaled, vectors, labels)
+            loss, gradient = loss + part_loss, gradient + part_gradient
         self.parameters.grad = gradient * self.scale
         return float(loss)
+
+    def _part(self, unscaled: Tensor, vectors: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what some vectors [n,R] add to the mean cross-entropy and to its gradient [K,R+1]."""
+        count = len(self.labels)
+        logits = unscaled[:, :-1] @ vectors.T + unscaled[:, -1:]  # [K,n]
+        log_total = logits.logsumexp(dim=0)  # [n]
+        own = logits.gather(0, labels[None])[0]  # [n]
+        residual = (logits - log_total).exp_()
+        residual.scatter_add_(0, labels[None], -torch.ones_like(own)[None])
+        residual /= count
+        gradient = torch.cat([residual @ vectors, residual.sum(dim=1, keepdim=True)], dim=1)
+        return (log_total - own).sum() / count, gradient

@@ -196,7 +196,7 @@ def _outcome(bench: _Bench, problem: Problem, protocol: str, drawn: Tensor | Non
         assert bench.representation.online_probe is not None
         return online(problem, bench.representation.online_probe)
     if drawn is not None:
-        return few_label_logistic(problem, drawn)
+        return few_label_logistic(problem, drawn, device=device)
     return transfer_logistic(problem, device) if bench.request.transfer else logistic(problem, device)
 
 

@@ -74,6 +74,7 @@ class Pretraining(L.LightningModule):
     ) -> None:
         super().__init__()
         lay_out(learner)
+        learner.train()  # a network of the user's own may come in eval mode, its batch statistics frozen
         self.learner = learner
         self.make_views = make_views
         self.settings = settings

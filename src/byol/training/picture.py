@@ -21,7 +21,9 @@ def draw_first_views(file: Path, module: Pretraining, data: PreparedData, config
         return
     batch = first_batch(config, data, module.plan)
     batch = batch._replace(images=batch.images.to(module.device))
-    view1, view2 = module.make_views(batch)
+    # Outside of autocast: for this one batch it would be compiled anew, while the other processes wait.
+    with torch.compiler.set_stance("force_eager"):
+        view1, view2 = module.make_views(batch)
     _save_views(file, view1.image, view2.image, module)
 
 

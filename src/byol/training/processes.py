@@ -85,6 +85,11 @@ def command_again() -> list[str]:
     Raises:
         UserError: it was typed in, or is a notebook.
     """
+    if "ipykernel" in sys.modules or hasattr(sys, "ps1"):
+        raise UserError(
+            "several processes are started by running the program again, which neither a notebook nor a "
+            "prompt can be: give devices=1, or put the program into a file"
+        )
     module = sys.modules["__main__"].__spec__
     if module is not None:
         return [sys.executable, "-m", module.name, *sys.argv[1:]]
