@@ -17,7 +17,8 @@ def readme_speeds() -> str:
     """Return the table: a line for each measurement that there is."""
     rows = [*_views_lines(), *_device_lines(), *_step_lines(), *_evaluation_lines(), *_epoch_lines()]
     heads = ["speed", "byol", "others, the best first", "beside the best, byol is"]
-    return table(heads, rows) if rows else ""
+    about = "Medians over rounds in turns; a ratio is the median of the rounds' own, not that of two medians."
+    return f"{table(heads, rows)}\n{about}\n" if rows else ""
 
 
 def _views_lines() -> list[list[str]]:

@@ -60,7 +60,11 @@ def results_page() -> str:
     }
     read = {name: recorded(name) for name in kinds if is_recorded(name)}
     sections = [kinds[name](values) + made_on(values) for name, values in read.items()]
-    head = "# Results\n\nWritten by `python benchmarks/report.py` from `benchmarks/results/`; do not edit.\n"
+    head = (
+        "# Results\n\nWritten by `python benchmarks/report.py` from `benchmarks/results/`; do not edit. Times "
+        "and speeds are medians over rounds in which all take turns; a ratio is the median of the rounds' "
+        "own ratios, and not exactly that of two medians.\n"
+    )
     return "\n".join([head, *sections])
 
 
@@ -166,10 +170,12 @@ def readme_table() -> str:
         rows.append([name, *(f"{100 * found['knn', name]:.1f}" for name in FEATURES)])
     if is_recorded("few_labels"):
         cells = {(r["protocol"], r["features"], r["labels"]): r for r in recorded("few_labels")["rows"]}
-        keys = [("finetune", "byol"), ("finetune", "random-init"), ("logistic", "pixels")]
-        values = [percent(cells[(*key, "1%")]) for key in keys]
-        rows.append(["CIFAR-10, 1 % of the labels, the whole network fine-tuned", *values])
-    return table(["test top-1, percent", "BYOL", "untrained network", "raw pixels"], rows)
+        values = [percent(cells[("logistic", name, "1%")]) for name in FEATURES]
+        rows.append(["CIFAR-10, 1 % of the labels, logistic", *values])
+        values = [percent(cells[("finetune", name, "1%")]) for name in ("byol", "random-init")]
+        rows.append(["CIFAR-10, 1 % of the labels, fine-tuned (untrained: from scratch)", *values, ""])
+    spread = "Behind +-: standard deviation over three seeds (digits) or three draws of labels (CIFAR-10)."
+    return table(["test top-1, percent", "BYOL", "untrained network", "raw pixels"], rows) + f"\n{spread}\n"
 
 
 if __name__ == "__main__":
