@@ -61,8 +61,8 @@ def results_page() -> str:
     read = {name: recorded(name) for name in kinds if is_recorded(name)}
     sections = [kinds[name](values) + made_on(values) for name, values in read.items()]
     head = (
-        "# Results\n\nWritten by `python benchmarks/report.py` from `benchmarks/results/`; do not edit. Times "
-        "and speeds are medians over rounds in which all take turns; a ratio is the median of the rounds' "
+        "# Results\n\nWritten by `python benchmarks/report.py` from `benchmarks/results/`; do not edit. "
+        "Times and speeds are medians over rounds in which all take turns; a ratio is the median of the rounds' "
         "own ratios, and not exactly that of two medians.\n"
     )
     return "\n".join([head, *sections])

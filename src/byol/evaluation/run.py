@@ -221,6 +221,8 @@ def _untrained(target: Target, train: ImageSet, machine: Machine) -> list[Repres
         print(f"no random-init among the baselines: {reason}", file=sys.stderr)
         return []
     assert target.run is not None
+    if str(target.config.get("backbone")).startswith("<"):  # what a run calls a network of the user's own
+        print("random-init is your network as it came to pretraining: random only if it was", file=sys.stderr)
     initial = random_init(
         target.backbone,
         target.run.initial_weights,
