@@ -169,7 +169,8 @@ def test_a_start_from_given_weights_is_no_random_init(
     results = evaluate(run.path, net=make_net(), protocol="knn", baselines=True, device="cpu")
     assert {result.features for result in results} == {"byol", "pixels"}
     assert "no random-init among the baselines: the run did not start" in capsys.readouterr().err
-    own = make_run("own", backbone="<ResNet>")  # whose weights may be anything
+    own = make_run("own")
+    own.write_config({**own.config(), "backbone": "<ResNet>"})  # whose weights may be anything
     evaluate(own.path, net=make_net(), protocol="knn", baselines=True, device="cpu")
     assert "random-init is your network as it came to pretraining" in capsys.readouterr().err
 
