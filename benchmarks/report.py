@@ -62,8 +62,8 @@ def results_page() -> str:
     sections = [kinds[name](values) + made_on(values) for name, values in read.items()]
     head = (
         "# Results\n\nWritten by `python benchmarks/report.py` from `benchmarks/results/`; do not edit. "
-        "Times and speeds are medians over rounds in which all take turns; a ratio is the median of the "
-        "rounds' own ratios, and not exactly that of two medians.\n"
+        "In the tables of speed, times are medians over rounds in which all take turns; a ratio is the "
+        "median of the rounds' own ratios, and not exactly that of two medians.\n"
     )
     return "\n".join([head, *sections])
 

@@ -134,11 +134,19 @@ def test_a_program_has_several_processes_once(tiny: dict[str, Any], tmp_path: Pa
     assert not (tmp_path / "run").exists()
 
 
-def test_a_notebook_cannot_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["notebook", "prompt"])
+def test_a_notebook_cannot_be_started_again(
+    kind: str, tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its program is a file: the kernel, of which a second one would take the ports of the first."""
-    monkeypatch.setitem(sys.modules, "ipykernel", sys)
+    if kind == "notebook":
+        monkeypatch.setattr(sys, "argv", ["/lib/ipykernel_launcher.py", "-f", "kernel.json"])
+    else:
+        monkeypatch.setattr(sys, "ps1", ">>> ", raising=False)
     with pytest.raises(UserError, match="give devices=1"):
-        command_again()
+        byol.pretrain("digits", out=str(tmp_path / "run"), **{**tiny, "devices": 2})
+    assert not (tmp_path / "run").exists()
+    assert launch_of(PretrainConfig(devices="1")) == Launch("byol", 1)
 
 
 def test_a_program_that_is_no_file_cannot_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:

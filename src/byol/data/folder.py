@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from byol.data.decode import check_channels, decode
+from byol.data.decode import check_channels, decode, unreadable
 from byol.data.images import Subset
 from byol.data.opened import Source, without_unreadable
 from byol.errors import UserError, listed
@@ -46,6 +46,14 @@ class FileImages:
     def __getitem__(self, index: int) -> Tensor:
         return decode(self.root / self.keys[index], self.channels, self.keys[index])
 
+    def stamp(self, index: int) -> str:
+        """Return size and time of change of a file."""
+        try:
+            status = (self.root / self.keys[index]).stat()
+        except OSError as error:
+            raise unreadable(self.keys[index], error) from error
+        return f"{status.st_size} {status.st_mtime_ns}"
+
 
 def file_stamps(image_set: ImageSet, rows: Tensor) -> list[str]:
     """Return size and time of change of the files `rows` [B], by which a changed file is known; of sets that
@@ -54,8 +62,7 @@ def file_stamps(image_set: ImageSet, rows: Tensor) -> list[str]:
         return file_stamps(image_set.image_set, image_set.indices[rows])
     if not isinstance(image_set, FileImages):
         return []
-    found = [(image_set.root / image_set.keys[row]).stat() for row in rows.tolist()]
-    return [f"{status.st_size} {status.st_mtime_ns}" for status in found]
+    return [image_set.stamp(row) for row in rows.tolist()]
 
 
 def open_folder(path: str | Path, channels: int = 3, on_error: str = "stop") -> Source:

@@ -110,11 +110,11 @@ class CentredPixels(nn.Module):
         return images.flatten(1) - self.mean
 
 
-def centred_pixels(train: ImageSet) -> tuple[CentredPixels, Preprocess]:
+def centred_pixels(train: ImageSet, num_workers: int = 0) -> tuple[CentredPixels, Preprocess]:
     """Return a "network" whose vectors are pixels minus the train mean, and its preprocessing.
 
     Images larger than 32 pixels are reduced to that: more pixels say little more to these protocols.
     """
     size = min(LARGEST_PIXEL_SIDE, *train[0].shape[1:])
-    mean = pixels(train, size).vectors.mean(dim=0)
+    mean = pixels(train, size, num_workers).vectors.mean(dim=0)
     return CentredPixels(mean), pixel_preprocess(train, size)

@@ -14,6 +14,8 @@ from byol.types import ImageSet
 
 PerImage = Callable[[int, Tensor], Tensor]
 """From an image's index and its uint8 [C,H,W] to float32 [C,S,S]."""
+_AHEAD_BYTES = 2**31
+"""Of batches that all workers have ready, in shared memory."""
 
 
 def preprocessed_batches(
@@ -58,20 +60,31 @@ def decoded_batches(
         image_set: any set.
         per_image: what happens to an image.
         order: the indices [B] of each batch.
-        num_workers: processes that do it; 0: this one.
+        num_workers: processes that do it, at most; 0: this one.
 
     Raises:
         UserError: an image cannot be read.
     """
+    workers = _affordable(image_set, per_image, order, num_workers)
     loader: DataLoader[Tensor] = DataLoader(
         _Mapped(image_set, per_image),
         batch_sampler=[rows.tolist() for rows in order],
-        num_workers=min(num_workers, len(order)),
+        num_workers=workers,
+        prefetch_factor=1 if workers else None,
         worker_init_fn=ignore_stop_signals(),
         # Without one, starting to iterate draws a number from the global generator.
         generator=torch.Generator(),
     )
     yield from loader
+
+
+def _affordable(image_set: ImageSet, per_image: PerImage, order: Sequence[Tensor], num_workers: int) -> int:
+    """Return how many workers are of use, and whose batches shared memory holds: each has one ready."""
+    if not num_workers or not len(order):
+        return 0
+    first = int(order[0][0])
+    batch_bytes = per_image(first, image_set[first]).nbytes * len(order[0])
+    return max(1, min(num_workers, len(order), _AHEAD_BYTES // batch_bytes))
 
 
 class _Mapped(Dataset[Tensor]):

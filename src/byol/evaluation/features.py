@@ -70,12 +70,13 @@ def extract(
     return Features(vectors, image_set.labels, image_set.keys)
 
 
-def pixels(image_set: ImageSet, size: int) -> Features:
+def pixels(image_set: ImageSet, size: int, num_workers: int = 0) -> Features:
     """Return the images themselves as vectors [N, C*size*size] in [0,1].
 
     Images of other sides are resized along their short side, then cut at the centre.
     """
-    return extract(nn.Flatten(), pixel_preprocess(image_set, size), image_set)
+    preprocess = pixel_preprocess(image_set, size)
+    return extract(nn.Flatten(), preprocess, image_set, num_workers=num_workers)
 
 
 def pixel_preprocess(image_set: ImageSet, size: int) -> Preprocess:

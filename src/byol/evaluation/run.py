@@ -135,7 +135,8 @@ def _measuring(config: EvaluateConfig, request: Request, data: Data | None, net:
     representations = [_trained(opened, probe)]
     if config.baselines:
         representations += _untrained(opened, task.train, machine)
-        representations.append(Representation("pixels", *centred_pixels(task.train), opened.seed, None, None))
+        pixels = centred_pixels(task.train, machine.num_workers)
+        representations.append(Representation("pixels", *pixels, opened.seed, None, None))
     if outputs.networks is not None:
         _refuse_existing(outputs.networks, representations, request)
     return _Work(

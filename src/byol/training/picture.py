@@ -21,7 +21,7 @@ def draw_first_views(file: Path, module: Pretraining, data: PreparedData, config
         return
     batch = first_batch(config, data, module.plan)
     batch = batch._replace(images=batch.images.to(module.device))
-    # Outside of autocast: for this one batch it would be compiled anew, while the other processes wait.
+    # This is outside of autocast: a graph would be compiled for this one batch, while other processes wait.
     with torch.compiler.set_stance("force_eager"):
         view1, view2 = module.make_views(batch)
     _save_views(file, view1.image, view2.image, module)

@@ -40,7 +40,8 @@ def launch_of(config: PretrainConfig) -> Launch:
 
     Raises:
         UserError: `--devices` or `--nodes` contradicts what was started, more devices are asked for
-            than there are, or several machines without anything that starts processes on them.
+            than there are, several machines without anything that starts processes on them, or several
+            processes of a notebook.
     """
     launch = started_outside()
     if launch is None:
@@ -50,6 +51,11 @@ def launch_of(config: PretrainConfig) -> Launch:
                 "run on each of them with torchrun, or in a SLURM job with srun (docs/distributed.md)"
             )
         launch = Launch("byol", _devices_here(config))
+        if launch.devices > 1 and _is_interactive():
+            raise UserError(
+                f"{launch.devices} processes are started by running the program again, which neither a "
+                "notebook nor a prompt can be: give devices=1, or put the program into a file"
+            )
     _refuse_contradiction("--devices", config.devices, ("auto", str(launch.devices)), launch)
     _refuse_contradiction("--nodes", config.nodes, (1, launch.nodes), launch)
     gpus = torch.cuda.device_count()
@@ -83,13 +89,8 @@ def command_again() -> list[str]:
     """Return what starts this program again.
 
     Raises:
-        UserError: it was typed in, or is a notebook.
+        UserError: it was typed in.
     """
-    if "ipykernel" in sys.modules or hasattr(sys, "ps1"):
-        raise UserError(
-            "several processes are started by running the program again, which neither a notebook nor a "
-            "prompt can be: give devices=1, or put the program into a file"
-        )
     module = sys.modules["__main__"].__spec__
     if module is not None:
         return [sys.executable, "-m", module.name, *sys.argv[1:]]
@@ -148,6 +149,11 @@ def agreed(number: int, process: Process) -> int:
     shared = torch.tensor(number, device=process.device)
     dist.broadcast(shared, src=0)
     return int(shared)
+
+
+def _is_interactive() -> bool:
+    """Say whether this is a prompt or a notebook, whose program is the file of its kernel."""
+    return hasattr(sys, "ps1") or Path(sys.argv[0]).name == "ipykernel_launcher.py"
 
 
 def _devices_here(config: PretrainConfig) -> int:

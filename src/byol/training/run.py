@@ -143,7 +143,7 @@ def _run_path(config: PretrainConfig) -> Path:
         return Path(given)
     if launch.starter != "byol" and launch.processes > 1:
         raise UserError("several processes need the same run directory: give --out")
-    place = Path(config.data.removeprefix("folder:").removeprefix("hf:")).name.strip("<>")
+    place = Path(resolved_spec(config.data).removeprefix("folder:").removeprefix("hf:")).name.strip("<>")
     name = "".join(letter if letter.isalnum() else "-" for letter in place)
     return free_path(f"runs/{name}-{config.method}")
 
@@ -168,6 +168,10 @@ def _resume(inputs: _Inputs, run: RunDirectory, settings: dict[str, Any]) -> Run
     # The checkpoint holds the weights: those that the run started from are not read again.
     # How many processes go on is for whoever starts them now.
     stored |= {"backbone_weights": None, "nodes": PretrainConfig.nodes}
+    if stored.get("holdout") is None:
+        stored["holdout"] = (
+            0.0  # there were no labels, and none was held out, whatever the images have by now
+        )
     if started_outside() is not None:
         stored["devices"] = PretrainConfig.devices
     config = settings_from(PretrainConfig, {**stored, **settings})

@@ -9,7 +9,6 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.strategies import DDPStrategy
 
 from byol.config import PretrainConfig
 from byol.training.processes import Launch
@@ -26,8 +25,7 @@ def build_trainer(config: PretrainConfig, launch: Launch) -> L.Trainer:
         accelerator="gpu" if on_gpu else "cpu",
         devices=launch.devices,
         num_nodes=launch.nodes,
-        # On GPUs the batch norms' statistics are synchronised: they need not be sent before every step.
-        strategy=DDPStrategy(broadcast_buffers=not on_gpu) if several else "auto",
+        strategy="ddp" if several else "auto",
         plugins=_cluster(launch),
         precision=_PRECISIONS[config.precision],  # type: ignore[arg-type]  # a literal of Lightning's
         max_epochs=1,
