@@ -108,7 +108,7 @@ def help_text(kind: type[Any], usage: str, headings: Mapping[str, str] | None = 
         text = re.sub(rf"^  --{first}\b", f"\n{title}:\n  --{first}", text, flags=re.MULTILINE)
     text = re.sub(r"--target TARGET", "TARGET".ljust(15), text)  # a word without a flag
     text = re.sub(r"--[a-z_]+", lambda match: match[0].replace("_", "-"), text)
-    return f"usage: {usage}\n\n{text.lstrip(chr(10))}"
+    return f"usage: {usage}\n\n" + text.lstrip("\n")
 
 
 def _help_formatter() -> type[Any]:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import byol
 from byol.core.learner import BYOL
@@ -146,6 +147,8 @@ def test_unlabelled_data_are_watched_by_spread_and_rank_only(
     images = torch.randint(0, 256, (100, 1, 8, 8), dtype=torch.uint8)
     run = byol.pretrain(images, out=str(tmp_path / "run"), **tiny)
     assert "100 images to train on, 0 held out" in capsys.readouterr().err
+    labelled = TensorDataset(images, torch.arange(100) % 2)
+    byol.pretrain(labelled, resume=run.path)  # labels that have come by now hold nothing out
     assert not any("knn" in record for record in run.metrics())
     assert all({"std", "rank", "cosine"} <= record.keys() for record in run.metrics())
 

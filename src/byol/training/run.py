@@ -168,10 +168,8 @@ def _resume(inputs: _Inputs, run: RunDirectory, settings: dict[str, Any]) -> Run
     # The checkpoint holds the weights: those that the run started from are not read again.
     # How many processes go on is for whoever starts them now.
     stored |= {"backbone_weights": None, "nodes": PretrainConfig.nodes}
-    if stored.get("holdout") is None:
-        stored["holdout"] = (
-            0.0  # there were no labels, and none was held out, whatever the images have by now
-        )
+    if stored.get("holdout") is None:  # there were no labels, so none was held out: that stays
+        stored["holdout"] = 0.0
     if started_outside() is not None:
         stored["devices"] = PretrainConfig.devices
     config = settings_from(PretrainConfig, {**stored, **settings})
