@@ -79,6 +79,7 @@ def test_workers_cut_the_same_crops(photographs: Path) -> None:
         assert batch.images.dtype == torch.uint8 and torch.equal(batch.images, same.images)
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores here
 @pytest.mark.parametrize(
     ("batch", "side", "workers", "batches"),
     [(256, 32, 16, 4), (512, 224, 1, 4), (256, 224, 16, 1), (64, 224, 16, 4)],
