@@ -102,11 +102,11 @@ def help_text(kind: type[Any], usage: str, headings: Mapping[str, str] | None = 
         usage: the command line in short.
         headings: title of a section by the name of its first setting.
     """
-    text = _parser(kind, _help_formatter()).format_help().split("\n\n", 2)[2]
+    text = _parser(kind).format_help().split("\n\n", 2)[2]
     text = text.split("\n", 1)[1] if text.startswith("Settings of") else text
     for first, title in (headings or {}).items():
         text = re.sub(rf"^  --{first}\b", f"\n{title}:\n  --{first}", text, flags=re.MULTILINE)
-    text = re.sub(r"--target TARGET", "TARGET".ljust(15), text)  # a word without a flag
+    text = text.replace("--target TARGET", "TARGET".ljust(15))  # a word without a flag
     text = re.sub(r"--[a-z_]+", lambda match: match[0].replace("_", "-"), text)
     return f"usage: {usage}\n\n" + text.lstrip("\n")
 
@@ -187,11 +187,11 @@ def check_names(kind: type[Any], values: Iterable[str], source: str = "", extra:
             raise UserError(f"unknown setting '{name}'{where}.{closest(str(name), names)}")
 
 
-def _parser(kind: type[Any], formatter: type[Any] | None = None) -> Any:
+def _parser(kind: type[Any]) -> Any:
     from jsonargparse import ArgumentParser, set_parsing_settings
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(exit_on_error=False, **({"formatter_class": formatter} if formatter else {}))
+    parser = ArgumentParser(exit_on_error=False, formatter_class=_help_formatter())
     parser.add_class_arguments(kind, None)
     return parser
 

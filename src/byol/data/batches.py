@@ -15,13 +15,11 @@ from torch.utils.data import DataLoader, Dataset
 from byol.augment.draw import GeometricDraw, draw_geometric_pair
 from byol.augment.presets import ViewSpec
 from byol.augment.resample import resize_by_taps
+from byol.data.decoders import READY_BYTES
 from byol.data.worker_signals import ignore_stop_signals
 from byol.errors import UserError
 from byol.randomness import CROPS, derived_generator, epoch_order
 from byol.types import ImageSet
-
-_PREFETCHED_BYTES = 2**31
-"""Of crops that all workers of a process have ready."""
 
 
 class Batch(NamedTuple):
@@ -226,10 +224,9 @@ def streamed_batches(
 
 
 def _prefetched(plan: BatchPlan, size: int, num_workers: int) -> int:
-    """Return how many batches each worker makes in advance: they lie in shared memory, of which containers
-    have little."""
+    """Return how many batches each worker makes in advance."""
     batch_bytes = plan.micro_batch_size * 2 * 3 * size * size
-    return max(1, min(4, _PREFETCHED_BYTES // (batch_bytes * num_workers)))
+    return max(1, min(4, READY_BYTES // (batch_bytes * num_workers)))
 
 
 def _collate(items: list[_Crops]) -> Batch:

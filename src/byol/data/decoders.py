@@ -1,6 +1,10 @@
-"""How many processes decode images beside one that computes."""
+"""How many processes decode images beside one that computes, and how much they may have ready."""
 
 import os
+
+READY_BYTES = 2**31
+"""Of batches that all decoders of one process have ready: they lie in shared memory, of which containers
+have little."""
 
 
 def decoder_count(asked: int | None, sharing: int = 1) -> int:

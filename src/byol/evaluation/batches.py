@@ -8,14 +8,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from byol.augment.evaluation import Preprocess
+from byol.data.decoders import READY_BYTES
 from byol.data.images import in_memory, rows_in_memory
 from byol.data.worker_signals import ignore_stop_signals
 from byol.types import ImageSet
 
 PerImage = Callable[[int, Tensor], Tensor]
 """From an image's index and its uint8 [C,H,W] to float32 [C,S,S]."""
-_AHEAD_BYTES = 2**31
-"""Of batches that all workers have ready, in shared memory."""
 
 
 def preprocessed_batches(
@@ -84,7 +83,7 @@ def _affordable(image_set: ImageSet, per_image: PerImage, order: Sequence[Tensor
         return 0
     first = int(order[0][0])
     batch_bytes = per_image(first, image_set[first]).nbytes * len(order[0])
-    return max(1, min(num_workers, len(order), _AHEAD_BYTES // batch_bytes))
+    return max(1, min(num_workers, len(order), READY_BYTES // batch_bytes))
 
 
 class _Mapped(Dataset[Tensor]):
