@@ -107,8 +107,9 @@ class PretrainConfig:
     holdout: float | None = None
     """Share of the train split kept out of pretraining, or a number of images. Default: 0.1 where there are
     labels or masks to measure by, else none."""
-    knn_every: str = "10%"
-    """How often kNN on the hold-out is measured: epochs, steps or a share of the run; 0 = never."""
+    knn_every: str | None = None
+    """How often kNN on the hold-out is measured: epochs, steps or a share of the run; 0 = never. Default: 10%
+    of the run, but not before as many images were trained on as are measured."""
     online_probe: bool = False
     """Train a linear classifier on representations of the views beside the learner, which learns nothing of
     it; its accuracy on the hold-out is measured with kNN. Needs labels."""

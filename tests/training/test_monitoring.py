@@ -13,12 +13,13 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import byol
+from byol.config import PretrainConfig
 from byol.core.learner import BYOL
 from byol.rundir import RunDirectory
 from byol.training import building
 from byol.training.callbacks import Monitor
 from byol.training.clock import Clock
-from byol.training.preparation import Lengths
+from byol.training.preparation import Lengths, prepare_data, resolve
 from byol.training.progress import Progress
 from byol.training.watch import Watch, has_collapsed
 from byol.types import StepOutput
@@ -212,3 +213,23 @@ def test_clock_tells_waiting_from_working(monkeypatch: pytest.MonkeyPatch) -> No
     assert clock.read() == {"seconds": 8.0, "images_per_second": 2.0, "data_wait": 0.25}
     now += 4.0
     assert clock.read() == {"seconds": 12.0, "images_per_second": 0.0, "data_wait": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("knn_every", "epochs", "measured"), [(None, "20st", [20]), ("10st", "20st", [10, 20])]
+)
+def test_a_few_steps_on_many_images_are_not_spent_on_measuring(
+    knn_every: str | None, epochs: str, measured: list[int], tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    """A tenth of 20 steps of 32 images would have all 1,437 images measured every 64 trained on."""
+    settings = {**tiny, "batch_size": 32, "epochs": epochs, "knn_every": knn_every}
+    run = byol.pretrain("digits", out=str(tmp_path / "run"), **settings)
+    assert [record["step"] for record in run.metrics() if "knn" in record] == measured
+
+
+def test_a_long_run_is_measured_ten_times() -> None:
+    data = prepare_data("digits", PretrainConfig())
+    images = len(data.train) + len(data.holdout)
+    for epochs, expected in (("20", "10%"), ("5", f"{-(-images // 64)}st")):
+        assert resolve(PretrainConfig(epochs=epochs, batch_size=64), data).knn_every == expected
+    assert resolve(PretrainConfig(epochs="5", knn_every="0"), data).knn_every == "0"

@@ -20,7 +20,14 @@ from byol.evaluation.problem import accuracy
 from byol.randomness import derived_generator
 from byol.types import ImageSet
 
+_IMAGES, _MASKED_IMAGES = 10_000, 500  # of each set
 _CELLS = 10_000
+
+
+def images_measured(train: ImageSet, holdout: ImageSet) -> int:
+    """Return how many images pass through the network for one measurement beside the training."""
+    limit = _MASKED_IMAGES if train.labels is None else _IMAGES
+    return min(len(train), limit) + min(len(holdout), limit)
 
 
 def holdout_accuracies(
@@ -30,7 +37,7 @@ def holdout_accuracies(
     holdout: ImageSet,
     probe: nn.Module | None = None,
     device: torch.device | str = "cpu",
-    limit: int = 10_000,
+    limit: int = _IMAGES,
     num_workers: int = 0,
 ) -> dict[str, float]:
     """Return the accuracies 0-1 on a labelled hold-out: of kNN ("knn"), and of an online probe ("online").
@@ -63,7 +70,7 @@ class PatchMonitor:
     classes: PixelClasses
 
     @classmethod
-    def of(cls, train: ImageSet, holdout: ImageSet, data: str, limit: int = 500) -> Self:
+    def of(cls, train: ImageSet, holdout: ImageSet, data: str, limit: int = _MASKED_IMAGES) -> Self:
         """Take at most `limit` images of each set, and check all their masks.
 
         Args:

@@ -21,6 +21,7 @@ from byol.data.source import open_source, resolved_spec
 from byol.data.splits import HOLDOUT, holdout_split
 from byol.duration import Duration
 from byol.errors import UserError
+from byol.evaluation.monitor import images_measured
 from byol.methods import PIXEL_METHODS
 from byol.optim.length_presets import PIXEL_PRESET, LengthPreset, preset_for
 from byol.training.memory_limit import memory_limit
@@ -84,13 +85,16 @@ def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
     """Fill in every setting that follows from the data or from the length of training."""
     size = config.image_size or natural_side(data.pretraining, data.images)
     preset = natural_preset(data.name, size, config.method) if config.preset is None else config.preset
-    defaults = _optimizer_defaults(config, len(data.pretraining) // config.batch_size or 1)
+    steps_per_epoch = len(data.pretraining) // config.batch_size or 1
+    total_steps = Duration.parse(config.epochs, "epochs").steps(steps_per_epoch)
+    defaults = _optimizer_defaults(config, total_steps / steps_per_epoch)
     config = replace(
         config,
         data=data.name,
         image_size=size,
         channels=data.channels,
         holdout=_held_out(config, data.train),
+        knn_every=config.knn_every or _knn_every(data, config.batch_size, total_steps),
         # Kept: another limit, on another machine, would change the views of a run that goes on there.
         in_memory="off" if data.images is None else "on",
         preset=preset,
@@ -111,6 +115,13 @@ def _held_out(config: PretrainConfig, images: ImageSet) -> float | None:
     """Return what to hold out; None where it was left open, and there is nothing to measure on it."""
     measurable = images.labels is not None or images.masks is not None
     return HOLDOUT if config.holdout is None and measurable else config.holdout
+
+
+def _knn_every(data: PreparedData, batch_size: int, total_steps: int) -> str:
+    """Return a tenth of the run, or longer: training on an image costs about as much as measuring eight, so
+    that measuring takes a ninth of the time at most, also of a few steps on many images."""
+    steps = -(-images_measured(data.train, data.holdout) // batch_size)
+    return "10%" if 10 * steps <= total_steps else f"{steps}st"
 
 
 def peak_rate(config: PretrainConfig) -> float:
@@ -217,9 +228,8 @@ def _missing_for_compiling() -> str | None:
     return None
 
 
-def _optimizer_defaults(config: PretrainConfig, steps_per_epoch: int) -> LengthPreset:
+def _optimizer_defaults(config: PretrainConfig, epochs: float) -> LengthPreset:
     """Return learning rate, weight decay and tau for this optimizer and length."""
-    epochs = Duration.parse(config.epochs, "epochs").steps(steps_per_epoch) / steps_per_epoch
     published = PIXEL_PRESET if config.method in PIXEL_METHODS else preset_for(max(epochs, 1))
     optimizer = config.optimizer or _natural_optimizer(config)
     if optimizer == "lars":
