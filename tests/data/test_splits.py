@@ -164,3 +164,5 @@ def test_impossible_amounts(amount):
 def test_too_many_labels_name_the_class():
     with pytest.raises(UserError, match="class 7 has 4 images, fewer than the 5 labels asked for"):
         draw_labels(torch.tensor([2] * 9 + [7] * 4), 5, 0)
+    with pytest.raises(UserError, match="class dog has 4 images"):
+        draw_labels(torch.tensor([0] * 9 + [1] * 4), 5, 0, class_names=["cat", "dog"])

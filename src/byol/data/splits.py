@@ -4,6 +4,8 @@ Counts per class follow the largest-remainder method in whole numbers, so they a
 rounding of floats decides. Which images are drawn is numpy's `default_rng`.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -51,7 +53,9 @@ def holdout_split(
     return torch.from_numpy(np.flatnonzero(~held)), torch.from_numpy(np.flatnonzero(held))
 
 
-def draw_labels(labels: Tensor, amount: int | str, draw: int, seed: int = 0) -> Tensor:
+def draw_labels(
+    labels: Tensor, amount: int | str, draw: int, seed: int = 0, class_names: Sequence[str] = ()
+) -> Tensor:
     """Return the sorted int64 indices of a stratified draw of labelled images.
 
     Of one draw, the images of a smaller amount are among those of a larger one.
@@ -61,12 +65,13 @@ def draw_labels(labels: Tensor, amount: int | str, draw: int, seed: int = 0) -> 
         amount: Images per class (5 or "5"), or a share of each class ("1%"), at least one per class.
         draw: The number of the draw, from 0; each is another sample.
         seed: Shared by all draws.
+        class_names: Of the class numbers, for the message; without, the numbers are told.
 
     Raises:
         UserError: the amount is no such thing, or a class has fewer images.
     """
     classes, sizes = _classes(labels)
-    counts = _label_counts(amount, labels, sizes)
+    counts = _label_counts(amount, sizes, [_name(int(n), class_names) for n in torch.unique(labels)])
     return torch.from_numpy(np.flatnonzero(_drawn(classes, counts, np.random.default_rng([seed, draw]))))
 
 
@@ -82,7 +87,11 @@ def _holdout_size(count: int, fraction: float) -> int:
     return total
 
 
-def _label_counts(amount: int | str, labels: Tensor, sizes: _Ints) -> _Ints:
+def _name(number: int, class_names: Sequence[str]) -> str:
+    return class_names[number] if number < len(class_names) else str(number)
+
+
+def _label_counts(amount: int | str, sizes: _Ints, names: Sequence[str]) -> _Ints:
     text = str(amount).strip()
     try:
         number = float(text.removesuffix("%"))
@@ -97,9 +106,9 @@ def _label_counts(amount: int | str, labels: Tensor, sizes: _Ints) -> _Ints:
         )
     if (sizes < number).any():
         poorest = int(sizes.argmin())
-        name = int(torch.unique(labels)[poorest])
         raise UserError(
-            f"class {name} has {sizes[poorest]} images, fewer than the {int(number)} labels asked for"
+            f"class {names[poorest]} has {sizes[poorest]} images, fewer than the {int(number)} labels asked "
+            "for; a share of each class, such as 10%, goes with classes of any size"
         )
     return np.full_like(sizes, int(number))
 

@@ -131,7 +131,8 @@ def _measuring(config: EvaluateConfig, request: Request, data: Data | None, net:
     task = divide(source, opened.holdout(data))
     for amount, draw in request.selections():
         if draw is not None:
-            draw_labels(task.labels, amount, draw, request.seed)  # raises where a class has too few
+            # Raises where a class has too few.
+            draw_labels(task.labels, amount, draw, request.seed, task.class_names)
     representations = [_trained(opened, probe)]
     if config.baselines:
         representations += _untrained(opened, task.train, machine)
