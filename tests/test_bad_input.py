@@ -2,16 +2,20 @@
 
 import errno
 import json
+import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -183,6 +187,39 @@ def test_unreadable_image_met_by_the_monitor_leaves_nothing_or_something_to_resu
     status = main(words)
     assert status == 2 and "cats/01.png" in capsys.readouterr().err
     assert not Path("run").exists() or checkpoint.load(RunDirectory("run").last_checkpoint)["step"] >= 1
+
+
+def test_names_that_are_not_utf8(photographs: Path, tmp_path: Path) -> None:
+    """Such as old archives hold: the images count like others, to the end."""
+    folder = tmp_path / "old"
+    shutil.copytree(photographs, folder)
+    first = sorted(folder.rglob("*.png"))[0]
+    first.rename(first.parent / os.fsdecode(b"caf\xe9.png"))
+    words = ["pretrain", "--data", str(folder), "--image-size", "32", *SMALL, "--out", "run"]
+    words[words.index("--batch-size") + 1] = "20"
+    assert main(words) == 0
+    assert main(["evaluate", "run", "--protocol", "knn", "--report"]) == 0
+    assert main(["embed", "run", "--out", "vectors.parquet"]) == 0
+    assert "cats/caf\\udce9.png" in pq.read_table("vectors.parquet")["id"].to_pylist()
+
+
+def test_a_crash_leaves_the_log_of_what_was_trained(
+    tiny: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the first step there is nothing to look into."""
+    for crashes_at, left in ((4, True), (0, False)):
+        learned = count()
+
+        def crash(learner: Any, learned: Iterator[int] = learned, crashes_at: int = crashes_at) -> None:
+            if next(learned) == crashes_at:
+                raise RuntimeError("CUDA error: an illegal memory access")
+
+        monkeypatch.setattr(BYOL, "update_moving_average", crash)
+        out = Path(f"run-{crashes_at}")
+        with pytest.raises(RuntimeError, match="CUDA error"):
+            byol.pretrain("digits", out=str(out), **{**tiny, "checkpoint_every": "6st"})
+        assert out.exists() == left
+    assert [record["step"] for record in RunDirectory("run-4").metrics() if "loss" in record] == [2, 4]
 
 
 def test_unreadable_images_are_skipped_and_reported(

@@ -109,7 +109,7 @@ class PretrainConfig:
     labels or masks to measure by, else none."""
     knn_every: str | None = None
     """How often kNN on the hold-out is measured: epochs, steps or a share of the run; 0 = never. Default: 10%
-    of the run, but not before as many images were trained on as are measured."""
+    or, in short runs, more rarely or never, so that most of the time goes into training."""
     online_probe: bool = False
     """Train a linear classifier on representations of the views beside the learner, which learns nothing of
     it; its accuracy on the hold-out is measured with kNN. Needs labels."""
@@ -203,6 +203,8 @@ class EvaluateConfig:
     fcn 0.3,1."""
     finetune_epochs: str | None = None
     """Numbers of epochs that it tries, each with every rate. Default: 30,50; of segmentation's fcn 30."""
+    finetune_batch_size: int | None = None
+    """Images in a batch of finetune at most, where memory does not hold the default's, 1024 or fewer."""
     freeze: str | None = None
     """Sub-modules of the network that finetune leaves as they are, such as conv1,bn1,layer1."""
     heads: str | None = None
@@ -256,7 +258,7 @@ class EvaluateConfig:
     """Show the traceback of an error."""
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "draws", "image_size", "channels")
+        _at_least(self, 1, "draws", "finetune_batch_size", "image_size", "channels")
         _at_least(self, 0, "seed", "num_workers", "void")
 
 

@@ -59,6 +59,28 @@ class Masks(Protocol):
         """Return mask `index` as uint8 class numbers [H,W], of its image's size."""
 
 
+class Picture(Protocol):
+    """An image of known size whose pixels may be yet to be read."""
+
+    @property
+    def height(self) -> int:
+        """H in pixels."""
+
+    @property
+    def width(self) -> int:
+        """W in pixels."""
+
+    def reduction(self, side: int, wanted: int) -> int:
+        """Return by how much the image may be read smaller where `side` of its pixels become `wanted`."""
+
+    def pixels(self, reduction: int = 1) -> Tensor:
+        """Return uint8 [C,H/r,W/r], sides rounded up, for a `reduction` r that the method has given, or 1.
+
+        Raises:
+            UserError: the image cannot be read.
+        """
+
+
 class ImageSet(Protocol):
     """Images in a fixed order, read one at a time."""
 

@@ -53,6 +53,18 @@ def test_what_stands_beside_the_splits_is_ignored(folder):
     assert source.test is None
 
 
+def test_images_that_nobody_sorted_are_pretrained_on_too(folder):
+    root = folder("train/a/1.png", "train/b/1.png", "unlabeled/x/2.png", "unlabeled/1.png")
+    source = open_folder(root)
+    assert list(source.unlabeled.keys) == ["unlabeled/1.png", "unlabeled/x/2.png"]
+    assert source.unlabeled.labels is None and source.unlabeled[0].shape == (3, 3, 4)
+    assert list(source.train.keys) == ["train/a/1.png", "train/b/1.png"]
+    assert len(source.pretraining) == 4
+    (root / "unlabeled" / "1.png").write_bytes(b"broken")
+    left = open_folder(root, on_error="skip")
+    assert list(left.unlabeled.keys) == ["unlabeled/x/2.png"] and left.skipped == ("unlabeled/1.png",)
+
+
 def test_classes_without_splits(folder):
     source = open_folder(folder("b/1.png", "a/deep/er/1.png", "c/1.png"))
     assert source.train.labels.tolist() == [0, 1, 2]

@@ -107,7 +107,7 @@ def test_batch_norm_momentum_in_the_convention_of_pytorch(steps: int, momentum: 
 def test_running_statistics_follow_that_momentum(
     plain_backbone: Backbone, digits: Source, preprocess: Preprocess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervised, "steps_per_epoch", lambda count: 200)
+    monkeypatch.setattr(supervised, "steps_per_epoch", lambda *_: 200)
     indices = torch.arange(400)
     fitted = Supervision(plain_backbone, digits.train, 10).fitted(indices, Setting(0.0, 1))
     expected = torch.zeros(6)
@@ -128,6 +128,8 @@ def test_an_epoch_holds_every_image_once_in_even_batches() -> None:
         assert len(order) == steps_per_epoch(count)
     assert not torch.equal(even_batches(100, 0, 0)[0], even_batches(100, 0, 1)[0])
     assert (batch_size(10), batch_size(500), batch_size(50_000)) == (10, 32, 1021)
+    assert (batch_size(10, 4), batch_size(500, 40), batch_size(50_000, 128)) == (4, 32, 128)
+    assert {len(rows) for rows in even_batches(1000, 0, 0, 24)} == {23, 24}
 
 
 def test_fits_repeat_start_from_the_same_weights_and_leave_the_backbone_alone(

@@ -216,20 +216,30 @@ def test_clock_tells_waiting_from_working(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("knn_every", "epochs", "measured"), [(None, "20st", [20]), ("10st", "20st", [10, 20])]
+    ("knn_every", "epochs", "streamed", "measured"),
+    [
+        (None, "20st", False, []),  # 640 images
+        (None, "50st", False, [41, 50]),  # 1,600
+        (None, "50st", True, []),
+        ("10st", "20st", False, [10, 20]),
+    ],
 )
 def test_a_few_steps_on_many_images_are_not_spent_on_measuring(
-    knn_every: str | None, epochs: str, measured: list[int], tiny: dict[str, Any], tmp_path: Path
+    knn_every: str | None,
+    epochs: str,
+    streamed: bool,
+    measured: list[int],
+    tiny: dict[str, Any],
+    tmp_path: Path,
 ) -> None:
-    """A tenth of 20 steps of 32 images would have all 1,437 images measured every 64 trained on."""
-    settings = {**tiny, "batch_size": 32, "epochs": epochs, "knn_every": knn_every}
+    """Each measurement takes 1,297 images through the network; a tenth of 20 steps would be 64 trained on."""
+    settings = {**tiny, "batch_size": 32, "epochs": epochs, "knn_every": knn_every, "preset": "small"}
+    settings |= {"in_memory": "off", "num_workers": 0, "image_size": 8} if streamed else {}
     run = byol.pretrain("digits", out=str(tmp_path / "run"), **settings)
     assert [record["step"] for record in run.metrics() if "knn" in record] == measured
 
 
-def test_a_long_run_is_measured_ten_times() -> None:
+def test_runs_of_usual_length_are_measured_ten_times() -> None:
     data = prepare_data("digits", PretrainConfig())
-    images = len(data.train) + len(data.holdout)
-    for epochs, expected in (("20", "10%"), ("5", f"{-(-images // 64)}st")):
-        assert resolve(PretrainConfig(epochs=epochs, batch_size=64), data).knn_every == expected
-    assert resolve(PretrainConfig(epochs="5", knn_every="0"), data).knn_every == "0"
+    for settings, expected in (({"epochs": "20"}, "10%"), ({"knn_every": "0"}, "0")):
+        assert resolve(PretrainConfig(batch_size=64, **settings), data).knn_every == expected

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from byol.augment.presets import MeanAndStd, normalization
+from byol.augment.resample import resize_bytes
 
 
 @dataclass(frozen=True)
@@ -39,21 +40,28 @@ class Preprocess:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Preprocess uint8, or float in [0,1], [B,C,H,W] or [C,H,W] to float32 [..,C,S,S]."""
-        batch = images if images.ndim == 4 else images[None]
-        floats = batch.float() / 255 if batch.dtype == torch.uint8 else batch.float()
-        floats = self._centre(self._resized(floats))
+        batch = self._centre(self._resized(images if images.ndim == 4 else images[None]))
+        floats = batch.float() / 255 if batch.dtype == torch.uint8 else batch
         mean, std = floats.new_tensor(self.mean), floats.new_tensor(self.std)
         result = (floats - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
         return result if images.ndim == 4 else result[0]
 
+    @property
+    def short_side(self) -> int:
+        """Of the resized image in pixels."""
+        return round(self.size / self.crop_fraction)
+
     def _resized(self, images: Tensor) -> Tensor:
+        floats = images if images.dtype == torch.uint8 else images.float()
         height, width = images.shape[-2:]
-        short = round(self.size / self.crop_fraction)
+        short = self.short_side
         if min(height, width) == short:
-            return images
+            return floats
         scale = short / min(height, width)
         sides = (max(short, round(height * scale)), max(short, round(width * scale)))
-        return F.interpolate(images, sides, mode=self.interpolation, antialias=True).clamp_(0.0, 1.0)
+        if images.dtype == torch.uint8:  # many times as fast as floats, of photographs
+            return resize_bytes(images, sides, self.interpolation)
+        return F.interpolate(floats, sides, mode=self.interpolation, antialias=True).clamp_(0.0, 1.0)
 
     def _centre(self, images: Tensor) -> Tensor:
         top, left = ((side - self.size) // 2 for side in images.shape[-2:])

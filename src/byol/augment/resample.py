@@ -144,3 +144,15 @@ def _cubic(distance: Tensor) -> Tensor:
 
 
 _FILTERS = {"bilinear": _triangle, "bicubic": _cubic}
+
+
+def resize_bytes(images: Tensor, sides: tuple[int, int], interpolation: str) -> Tensor:
+    """Resize uint8 [..,H,W] to `sides`, antialiased and rounded to bytes, as torchvision does.
+
+    A CPU does that in integers, and reads no more of a large image than its bytes.
+    """
+    from torchvision.transforms.v2 import functional as transforms
+
+    mode = transforms.InterpolationMode(interpolation)
+    resized: Tensor = transforms.resize(images, list(sides), mode, antialias=True)
+    return resized

@@ -4,7 +4,7 @@ A position counts micro-batches from the start of training. Everything random ab
 a position follows from the seed and the position, so a loader can start anywhere.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from byol.augment.draw import GeometricDraw, draw_geometric_pair
 from byol.augment.presets import ViewSpec
-from byol.augment.resample import resize_by_taps
+from byol.augment.resample import resize_by_taps, resize_bytes
 from byol.data.decoders import READY_BYTES
+from byol.data.images import picture
 from byol.data.worker_signals import ignore_stop_signals
 from byol.errors import UserError
 from byol.randomness import CROPS, derived_generator, epoch_order
@@ -152,37 +153,53 @@ class _TwoCrops(Dataset[_Crops]):
 
     def __getitem__(self, item: tuple[int, int, int]) -> _Crops:
         position, epoch, index = item
-        image = self.image_set[index]  # [C,H,W]
+        image = picture(self.image_set, index)
         generator = derived_generator(self.seed, CROPS, epoch, index)
-        height, width = image.shape[1:]
+        height, width = image.height, image.width
         draws = draw_geometric_pair(self.specs, height, width, generator)
-        crops = [cut(image, draw, spec, self.size) for draw, spec in zip(draws, self.specs, strict=True)]
+        reduction = image.reduction(_shortest(draws), self.size)
+        pixels = image.pixels(reduction)  # [C,H/r,W/r]
+        crops = [
+            cut(pixels, draw, spec, self.size, reduction)
+            for draw, spec in zip(draws, self.specs, strict=True)
+        ]
         boxes = [box for draw in draws if (box := draw.source_box(height, width)) is not None]
         assert len(boxes) == 2  # `cut` takes no other draws
         return position, torch.stack(crops), torch.cat(boxes), torch.cat([draw.flip for draw in draws])
 
 
-def cut(image: Tensor, draw: GeometricDraw, spec: ViewSpec, size: int) -> Tensor:
-    """Crop, resize and mirror one uint8 image [C,H,W] to [C,S,S] bytes."""
+def _shortest(draws: Sequence[GeometricDraw]) -> int:
+    """Return the shortest side of these crops, 0 where they want whole images: those of the official code do,
+    which does not antialias."""
+    sides = [0 if d.box is None or d.semantics == "official" else int(d.box[:, 2:].min()) for d in draws]
+    return min(sides)
+
+
+def cut(image: Tensor, draw: GeometricDraw, spec: ViewSpec, size: int, reduction: int = 1) -> Tensor:
+    """Crop, resize and mirror one uint8 image to [C,S,S] bytes.
+
+    Args:
+        image: [C,H/r,W/r].
+        draw: a crop of the image of H x W pixels.
+        spec: the view's interpolation.
+        size: S.
+        reduction: r.
+    """
     if draw.box is None:
         raise UserError("this preset has no crop and works only on images of one small size (glyphs)")
     assert spec.crop is not None
     top, left, height, width = draw.box[0].tolist()
-    resize = _resized_official if draw.semantics == "official" else _resized
-    view = resize(image[:, top : top + height, left : left + width], size, spec.crop.interpolation)
+    rows, columns = (
+        slice(round(first / reduction), round((first + side) / reduction))
+        for first, side in ((top, height), (left, width))
+    )
+    resize = _resized_official if draw.semantics == "official" else resize_bytes
+    view = resize(image[:, rows, columns], (size, size), spec.crop.interpolation)
     return view.flip(2) if bool(draw.flip[0]) else view
 
 
-def _resized(image: Tensor, size: int, interpolation: str) -> Tensor:
-    from torchvision.transforms.v2 import functional as transforms
-
-    mode = transforms.InterpolationMode(interpolation)
-    resized: Tensor = transforms.resize(image, [size, size], mode, antialias=True)
-    return resized
-
-
-def _resized_official(image: Tensor, size: int, interpolation: str) -> Tensor:
-    return resize_by_taps(image, size, interpolation).round_().clamp_(0, 255).to(torch.uint8)
+def _resized_official(image: Tensor, sides: tuple[int, int], interpolation: str) -> Tensor:
+    return resize_by_taps(image, sides[0], interpolation).round_().clamp_(0, 255).to(torch.uint8)
 
 
 class _PlannedItems:

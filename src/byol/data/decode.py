@@ -1,5 +1,7 @@
 """One encoded image in, one uint8 tensor out."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
 from byol.errors import UserError
@@ -23,7 +26,8 @@ def unreadable(name: str, error: Exception) -> UnreadableImage:
     """Return the one-line error for image `name` that could not be read because of `error`."""
     return UnreadableImage(
         f"cannot read image '{name}': {_reason(error)}; "
-        "repair or remove it (byol pretrain and embed leave such images out with --on-error skip)"
+        "repair or replace it, or remove it before a run starts "
+        "(byol pretrain and embed leave such images out with --on-error skip)"
     )
 
 
@@ -60,15 +64,54 @@ def decode(source: bytes | Path | Image.Image, channels: int = 3, name: str = "i
         UserError: `channels` is neither 1 nor 3.
     """
     check_channels(channels)
-    try:
+    with _named(name):
         image = source if isinstance(source, Image.Image) else _opened(source)
-        image.load()  # what numpy would swallow of its errors is raised here
-        pixels = np.array(_converted(_upright(image), _MODES[channels]))
-    # Broken files make PIL's decoders raise nearly anything: OSError, SyntaxError, struct.error, ...
-    except Exception as error:
-        raise unreadable(name, error) from error
-    # The channels stay next to each other in memory: crops are resized twice as fast from that layout.
-    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
+        return _pixels(image, channels)
+
+
+class EncodedPicture:
+    """An image in a file or in bytes, as `decode` takes it, of which only the header has been read.
+
+    A JPEG stores blocks of 8x8 pixels as frequencies: without the highest ones, half, a quarter or an eighth
+    of its side comes out, each pixel about the mean of those that it stands for, in half of the time or less.
+    Other formats are decoded at once.
+    """
+
+    def __init__(self, source: bytes | Path, channels: int = 3, name: str = "image") -> None:
+        """Read the header. Raises as `decode`, which see for the arguments."""
+        check_channels(channels)
+        self.channels = channels
+        self.name = name
+        with _named(name):
+            self._image = _opened(source)
+            is_jpeg = isinstance(self._image, JpegImageFile)
+            self._decoded = None if is_jpeg else _pixels(self._image, channels)
+            self.height, self.width = self._sides()
+
+    def _sides(self) -> tuple[int, int]:
+        if self._decoded is not None:
+            return self._decoded.shape[1], self._decoded.shape[2]
+        width, height = self._image.size
+        return (width, height) if _orientation(self._image) >= 5 else (height, width)  # it lies on its side
+
+    def reduction(self, side: int, wanted: int) -> int:
+        """Return 8, 4, 2 or 1: what leaves `side` pixels twice as many as `wanted`. Not a JPEG: 1.
+
+        Resized to `wanted`, the result differs from that of the whole image by about what rounding to
+        bytes does (docs/log.md).
+        """
+        divisors = (8, 4, 2) if self._decoded is None else ()
+        return next((divisor for divisor in divisors if side >= 2 * divisor * wanted), 1)
+
+    def pixels(self, reduction: int = 1) -> Tensor:
+        """Return the image as `decode` does, a JPEG at 1/`reduction` of its sides, rounded up; once only."""
+        if self._decoded is not None:
+            return self._decoded
+        with _named(self.name):
+            width, height = self._image.size
+            # PIL takes the largest of its divisors that leaves at least so many pixels.
+            self._image.draft(None, (max(1, width // reduction), max(1, height // reduction)))
+            return _pixels(self._image, self.channels)
 
 
 def exif_orientation(source: bytes | Path, name: str = "image") -> int:
@@ -77,10 +120,8 @@ def exif_orientation(source: bytes | Path, name: str = "image") -> int:
     Raises:
         UnreadableImage: as `decode`.
     """
-    try:
+    with _named(name):
         return _orientation(_opened(source))
-    except Exception as error:  # as in `decode`
-        raise unreadable(name, error) from error
 
 
 def check_channels(channels: int) -> None:
@@ -90,6 +131,23 @@ def check_channels(channels: int) -> None:
             f"image files become 1 or 3 channels, not {channels}: "
             "set --channels to 1 or 3, or pass the images as a uint8 tensor [N,C,H,W]"
         )
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Turn whatever a broken file makes PIL raise into an error that names the image."""
+    try:
+        yield
+    # Nearly anything: OSError, SyntaxError, struct.error, ...
+    except Exception as error:
+        raise unreadable(name, error) from error
+
+
+def _pixels(image: Image.Image, channels: int) -> Tensor:
+    image.load()  # what numpy would swallow of its errors is raised here
+    pixels = np.array(_converted(_upright(image), _MODES[channels]))
+    # The channels stay next to each other in memory: crops are resized twice as fast from that layout.
+    return torch.from_numpy(pixels.reshape(*pixels.shape[:2], channels)).permute(2, 0, 1)
 
 
 def _opened(source: bytes | Path) -> Image.Image:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from byol.data.decode import check_channels, decode, unreadable
+from byol.data.decode import EncodedPicture, check_channels, decode, unreadable
 from byol.data.images import Subset
 from byol.data.opened import Source, without_unreadable
 from byol.errors import UserError, listed
@@ -17,6 +17,8 @@ from byol.types import ImageSet, Masks
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 UNREAD = (".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".dng", ".cr2", ".nef", ".arw", ".dcm")
 """Of images, too, but not read: a folder of photographs may hold some, and its owner should know."""
+NAMES_ENCODED = "surrogateescape"
+"""How text is encoded that may hold names of files: not all are UTF-8, and this gives back their bytes."""
 _SPLITS = {"train", "test", "val", "valid", "validation", "unlabeled"}
 
 
@@ -46,6 +48,10 @@ class FileImages:
     def __getitem__(self, index: int) -> Tensor:
         return decode(self.root / self.keys[index], self.channels, self.keys[index])
 
+    def picture(self, index: int) -> EncodedPicture:
+        """Return image `index` with its header read."""
+        return EncodedPicture(self.root / self.keys[index], self.channels, self.keys[index])
+
     def stamp(self, index: int) -> str:
         """Return size and time of change of a file."""
         try:
@@ -68,9 +74,10 @@ def file_stamps(image_set: ImageSet, rows: Tensor) -> list[str]:
 def open_folder(path: str | Path, channels: int = 3, on_error: str = "stop") -> Source:
     """Open a folder of images (jpg jpeg png webp bmp tif tiff, any case; hidden files are ignored).
 
-    1. PATH/train/ exists: it is the train split, PATH/test/ (if any) the test split, and everything
-       beside them is ignored. Exception: where train/ holds images directly and is joined by no test/
-       but by folders that are no usual split, "train" is taken for a class (vehicles, say).
+    1. PATH/train/ exists: it is the train split, PATH/test/ (if any) the test split, PATH/unlabeled/ (if
+       any) more images to pretrain on, and everything beside them is ignored. Exception: where train/ holds
+       images directly and is joined by no test/ but by folders that are no usual split, "train" is taken
+       for a class (vehicles, say).
     2. Otherwise all images are train, and there is no test.
 
     A split is labelled where every image lies at least one folder down and there are two or more top
@@ -132,7 +139,8 @@ def _source(root: Path, keys: list[str], channels: int) -> Source:
     test = None
     if (root / "test").is_dir():
         test = _test(root, [key for key in keys if key.startswith("test/")], train, channels)
-    return Source(name, train, test, channels=channels)
+    more = [key for key in keys if key.startswith("unlabeled/")]
+    return Source(name, train, test, FileImages(root, more, channels) if more else None, channels)
 
 
 def _has_splits(keys: list[str], folders: set[str]) -> bool:

@@ -4,6 +4,8 @@ Each satisfies `byol.types.ImageSet` and can be pickled for a DataLoader's worke
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,7 +14,7 @@ from byol.data.dataset_images import DatasetImages
 from byol.data.labels import checked_labels, checked_names
 from byol.data.masks import JoinedMasks, SomeMasks
 from byol.errors import UserError
-from byol.types import ImageSet, Masks
+from byol.types import ImageSet, Masks, Picture
 
 __all__ = [
     "Concatenation",
@@ -21,6 +23,7 @@ __all__ = [
     "TensorImages",
     "in_memory",
     "natural_side",
+    "picture",
     "resident",
 ]
 
@@ -95,6 +98,10 @@ class Subset:
     def __getitem__(self, index: int) -> Tensor:
         return self.image_set[int(self.indices[index])]
 
+    def picture(self, index: int) -> Picture:
+        """Return image `index` as `picture` does."""
+        return picture(self.image_set, int(self.indices[index]))
+
 
 class Concatenation:
     """Two sets end to end; labelled only where both are, and with masks only where both have some."""
@@ -126,6 +133,44 @@ class Concatenation:
         index %= len(self)
         boundary = len(self.first)
         return self.first[index] if index < boundary else self.second[index - boundary]
+
+    def picture(self, index: int) -> Picture:
+        """Return image `index` as `picture` does."""
+        boundary = len(self.first)
+        return picture(self.first, index) if index < boundary else picture(self.second, index - boundary)
+
+
+@dataclass(frozen=True)
+class _DecodedPicture:
+    """An image that is there already."""
+
+    image: Tensor
+
+    @property
+    def height(self) -> int:
+        return self.image.shape[1]
+
+    @property
+    def width(self) -> int:
+        return self.image.shape[2]
+
+    def reduction(self, side: int, wanted: int) -> int:
+        return 1
+
+    def pixels(self, reduction: int = 1) -> Tensor:
+        return self.image
+
+
+@runtime_checkable
+class _HasPictures(Protocol):
+    def picture(self, index: int) -> Picture: ...
+
+
+def picture(image_set: ImageSet, index: int) -> Picture:
+    """Return an image of a set: where it is encoded, with no more than its header read."""
+    if isinstance(image_set, _HasPictures):
+        return image_set.picture(index)
+    return _DecodedPicture(image_set[index])
 
 
 def resident(image_set: ImageSet, limit_bytes: int = LIMIT_BYTES, largest_side: int = 128) -> Tensor | None:

@@ -16,7 +16,7 @@ from byol.evaluation.batches import decoded_batches
 from byol.evaluation.features import evaluating
 from byol.evaluation.linear import Batches, Training, full_batches
 from byol.randomness import CROPS, VIEWS, derived_generator
-from byol.types import ImageSet
+from byol.types import ImageSet, Picture
 
 CROP_AND_FLIP = ViewSpec(crop=Crop(), flip=0.5)
 
@@ -107,8 +107,8 @@ def augmented_training(
     return training
 
 
-def _single_view(preprocess: Preprocess, seeds: tuple[int, int], index: int, image: Tensor) -> Tensor:
-    return _view(image[None], preprocess, derived_generator(seeds[0], CROPS, seeds[1], index))[0]
+def _single_view(preprocess: Preprocess, seeds: tuple[int, int], index: int, image: Picture) -> Tensor:
+    return _view(image.pixels()[None], preprocess, derived_generator(seeds[0], CROPS, seeds[1], index))[0]
 
 
 def _view(images: Tensor, preprocess: Preprocess, generator: torch.Generator) -> Tensor:

@@ -9,12 +9,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from byol.augment.evaluation import Preprocess
 from byol.data.decoders import READY_BYTES
-from byol.data.images import in_memory, rows_in_memory
+from byol.data.images import in_memory, picture, rows_in_memory
 from byol.data.worker_signals import ignore_stop_signals
-from byol.types import ImageSet
+from byol.types import ImageSet, Picture
 
-PerImage = Callable[[int, Tensor], Tensor]
-"""From an image's index and its uint8 [C,H,W] to float32 [C,S,S]."""
+PerImage = Callable[[int, Picture], Tensor]
+"""From an image's index and the image to float32 [C,S,S]."""
 
 
 def preprocessed_batches(
@@ -82,7 +82,7 @@ def _affordable(image_set: ImageSet, per_image: PerImage, order: Sequence[Tensor
     if not num_workers or not len(order):
         return 0
     first = int(order[0][0])
-    batch_bytes = per_image(first, image_set[first]).nbytes * len(order[0])
+    batch_bytes = per_image(first, picture(image_set, first)).nbytes * len(order[0])
     return max(1, min(num_workers, len(order), READY_BYTES // batch_bytes))
 
 
@@ -97,8 +97,9 @@ class _Mapped(Dataset[Tensor]):
         return len(self.image_set)
 
     def __getitem__(self, index: int) -> Tensor:
-        return self.per_image(index, self.image_set[index])
+        return self.per_image(index, picture(self.image_set, index))
 
 
-def _preprocessed(preprocess: Preprocess, index: int, image: Tensor) -> Tensor:
-    return preprocess(image)
+def _preprocessed(preprocess: Preprocess, index: int, image: Picture) -> Tensor:
+    reduction = image.reduction(min(image.height, image.width), preprocess.short_side)
+    return preprocess(image.pixels(reduction))

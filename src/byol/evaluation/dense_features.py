@@ -12,7 +12,7 @@ from byol.core.backbone import Backbone
 from byol.data.images import resident
 from byol.evaluation.batches import decoded_batches
 from byol.evaluation.features import evaluating
-from byol.types import ImageSet
+from byol.types import ImageSet, Picture
 
 LARGEST_SIDE = 1024
 """In pixels, of images that are kept in memory (2 GiB at most)."""
@@ -97,5 +97,5 @@ def pixel_classes(logits: Tensor, size: tuple[int, int], void: int) -> Tensor:
     return upsampled.argmax(dim=1).to(torch.uint8)
 
 
-def _unchanged(index: int, image: Tensor) -> Tensor:
-    return image
+def _unchanged(index: int, image: Picture) -> Tensor:
+    return image.pixels()

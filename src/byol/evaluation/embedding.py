@@ -132,7 +132,9 @@ def _write_parquet(file: Path, features: Features) -> None:
     import pyarrow.parquet as pq
 
     vectors = features.vectors
-    columns = {"id": pa.array(list(features.keys), pa.string())}
+    # A file's name need not be UTF-8, and Parquet takes nothing else.
+    ids = [key.encode(errors="backslashreplace").decode() for key in features.keys]
+    columns = {"id": pa.array(ids, pa.string())}
     if features.labels is not None:
         known: Tensor = features.labels != UNLABELLED
         columns["label"] = pa.array(features.labels.numpy(), pa.int64(), mask=~known.numpy())

@@ -11,15 +11,17 @@ from torch import Tensor, nn
 
 from byol.allocation import memory_kept
 from byol.augment.evaluation import Preprocess
-from byol.data.folder import file_stamps
+from byol.data.folder import NAMES_ENCODED, file_stamps
 from byol.data.images import resident, rows_in_memory
 from byol.evaluation.batches import preprocessed_batches
 from byol.rundir import written_whole
 from byol.types import Features, ImageSet
 from byol.weights import write_tensors
 
-_FORMAT = "byol features 1"
+_VECTORS = "byol features 2"
 """Part of every fingerprint: raise it when the same inputs come to mean other vectors."""
+_IMAGES = "byol features 1"
+"""Part of every `image_digest`: saved networks hold some, so it stays."""
 _SAMPLED_IMAGES = 256
 
 
@@ -117,7 +119,7 @@ def fingerprint(
     preprocessing, the names of data and split, every key, and the images: all bytes where they are in
     memory or fit into it, else 256 images spread evenly, and of files size and time of change.
     """
-    digest = _begun(backbone, preprocess, image_set, data, split)
+    digest = _begun(_VECTORS, backbone, preprocess, image_set, data, split)
     if not _add_images(digest, image_set):
         _add_unread(digest, image_set)
     return digest.hexdigest()
@@ -126,17 +128,17 @@ def fingerprint(
 def image_digest(image_set: ImageSet, preprocess: Preprocess) -> str:
     """Return a SHA-256 of images and preprocessing alone, whatever the data are called and where they lie:
     of sets too large for memory all keys and 256 images."""
-    digest = _begun(nn.Identity(), preprocess, image_set, "", "")
+    digest = _begun(_IMAGES, nn.Identity(), preprocess, image_set, "", "")
     _add_images(digest, image_set)
     return digest.hexdigest()
 
 
 def _begun(
-    backbone: nn.Module, preprocess: Preprocess, image_set: ImageSet, data: str, split: str
+    version: str, backbone: nn.Module, preprocess: Preprocess, image_set: ImageSet, data: str, split: str
 ) -> "hashlib._Hash":
     digest = hashlib.sha256()
     layer = getattr(backbone, "hidden_layer", None)
-    _add_text(digest, _FORMAT, str(backbone), repr(layer), repr(preprocess.to_dict()), data, split)
+    _add_text(digest, version, str(backbone), repr(layer), repr(preprocess.to_dict()), data, split)
     if (precision := getattr(backbone, "precision", "fp32")) != "fp32":
         _add_text(digest, precision)
     for name, tensor in backbone.state_dict().items():
@@ -170,7 +172,7 @@ def _add_unread(digest: Any, image_set: ImageSet) -> None:
 def _add_text(digest: Any, *words: str) -> None:
     for word in words:
         # The length keeps "ab", "c" and "a", "bc" apart.
-        digest.update(f"{len(word)}:{word}".encode())
+        digest.update(f"{len(word)}:{word}".encode(errors=NAMES_ENCODED))
 
 
 def _add_tensor(digest: Any, name: str, tensor: Tensor) -> None:

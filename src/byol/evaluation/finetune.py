@@ -95,7 +95,7 @@ def finetune(
             f"fine-tuning diverged with a rate of {chosen.lr:g}: give lower --finetune-rates "
             "(or the weights were broken before)"
         )
-    return FineTuned(classifier, _settings(chosen, len(everything), grid, trials, supervision.freeze))
+    return FineTuned(classifier, _settings(supervision, chosen, len(everything), grid, trials))
 
 
 def divided(labels: Tensor, drawn: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -147,14 +147,15 @@ def _described(setting: Setting, count: int) -> str:
 
 
 def _settings(
-    chosen: Setting, count: int, grid: Sequence[Setting], trials: Sequence[Trial], freeze: Sequence[str]
+    supervision: Supervision, chosen: Setting, count: int, grid: Sequence[Setting], trials: Sequence[Trial]
 ) -> dict[str, Any]:
     reached = {trial.setting: trial.accuracy for trial in trials}
+    largest = supervision.largest_batch
     return {
         "lr": chosen.lr,
         "epochs": chosen.epochs,
-        "batch_size": batch_size(count),
-        "bn_momentum": batch_norm_momentum(steps_per_epoch(count)),
-        "freeze": list(freeze),
+        "batch_size": batch_size(count, largest),
+        "bn_momentum": batch_norm_momentum(steps_per_epoch(count, largest)),
+        "freeze": list(supervision.freeze),
         "grid": [{"lr": s.lr, "epochs": s.epochs, "held_out": reached.get(s)} for s in grid],
     }

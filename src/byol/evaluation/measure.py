@@ -228,6 +228,7 @@ def _finetuned(bench: _Bench, drawn: Tensor | None) -> Outcome:
         request.seed,
         machine.device,
         machine.num_workers,
+        request.finetune_batch_size,
     )
     parts = (task.fit, task.choice) if drawn is None else divided(task.labels, drawn, request.seed)
     report = partial(_report, bench.representation.name)

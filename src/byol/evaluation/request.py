@@ -8,6 +8,7 @@ from byol.config import EvaluateConfig
 from byol.errors import UserError, unknown
 from byol.evaluation import fcn
 from byol.evaluation.finetune import EPOCHS, RATES
+from byol.evaluation.linear import BATCH_SIZE
 from byol.evaluation.supervised import Setting
 from byol.settings import flag
 
@@ -43,6 +44,8 @@ class Request:
     """Settings that fine-tuning tries."""
     freeze: tuple[str, ...]
     """Sub-modules of the network that fine-tuning leaves as they are."""
+    finetune_batch_size: int = BATCH_SIZE
+    """Images in a batch of fine-tuning at most."""
     heads: tuple[str, ...] = HEADS
     """Of segmentation."""
     classes: tuple[str, ...] | None = None
@@ -92,6 +95,7 @@ def parsed_request(config: EvaluateConfig) -> Request:
         config.transfer,
         _grid(config, *((fcn.RATES, fcn.EPOCHS) if dense else (RATES, EPOCHS))),
         () if config.freeze is None else _distinct(config.freeze, "--freeze"),
+        config.finetune_batch_size or BATCH_SIZE,
         heads,
         None if config.classes is None else _class_names(config.classes),
         config.void,
@@ -103,6 +107,7 @@ CONCERNS = {
     "transfer": ("logistic",),
     "finetune_rates": ("finetune", "segmentation"),
     "finetune_epochs": ("finetune", "segmentation"),
+    "finetune_batch_size": ("finetune",),
     "freeze": ("finetune",),
     "save_networks": ("finetune",),
     "heads": ("segmentation",),

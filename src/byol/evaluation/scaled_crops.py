@@ -14,7 +14,7 @@ from byol.evaluation.batches import decoded_batches
 from byol.evaluation.dense_features import LARGEST_SIDE
 from byol.evaluation.dense_task import masks_of
 from byol.randomness import CROPS, VIEWS, derived_generator
-from byol.types import ImageSet
+from byol.types import ImageSet, Picture
 
 SCALES = (0.5, 2.0)
 """As in torchvision's references for segmentation (presets.py)."""
@@ -134,8 +134,8 @@ class _SingleCrop:
     seed: int
     epoch: int
 
-    def __call__(self, index: int, image: Tensor) -> Tensor:
+    def __call__(self, index: int, image: Picture) -> Tensor:
         generator = derived_generator(self.seed, CROPS, self.epoch, index)
         mask = masks_of(self.image_set)[index]
-        view, classes = scaled_crops(image[None], mask[None], self.settings, generator)
+        view, classes = scaled_crops(image.pixels()[None], mask[None], self.settings, generator)
         return torch.cat([view[0], classes.to(view)])  # [C+1,h,w]

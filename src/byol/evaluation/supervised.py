@@ -17,7 +17,7 @@ from byol.data.images import Subset
 from byol.evaluation.augmented import RandomCrops
 from byol.evaluation.classifier import Classifier
 from byol.evaluation.features import extract
-from byol.evaluation.linear import Batches, batch_size_for
+from byol.evaluation.linear import BATCH_SIZE, Batches, batch_size_for
 from byol.optim.schedules import warmup_cosine
 from byol.randomness import NETWORK, derived_seed, epoch_order
 from byol.types import ImageSet
@@ -49,6 +49,8 @@ class Supervision:
     device: torch.device | str = "cpu"
     num_workers: int = 0
     """Processes that decode images which are not in memory."""
+    largest_batch: int = BATCH_SIZE
+    """Images in a batch at most, where memory does not hold as many as the paper's."""
 
     def fitted(self, indices: Tensor, setting: Setting) -> Classifier:
         """Train a copy of the network and a linear classifier on the images at `indices`.
@@ -66,7 +68,7 @@ class Supervision:
         )
         classifier = Classifier(copy.deepcopy(self.backbone), self.num_classes, self.freeze).to(self.device)
         with torch.random.fork_rng([self.device] if torch.device(self.device).type == "cuda" else []):
-            _train(classifier, crops, setting, self.seed)
+            _train(classifier, crops, setting, self.largest_batch, self.seed)
         return classifier.eval()
 
     def scores(self, classifier: Classifier, images: ImageSet) -> Tensor:
@@ -82,17 +84,18 @@ class Supervision:
         return self.backbone.preprocess
 
 
-def steps_per_epoch(count: int) -> int:
+def steps_per_epoch(count: int, largest_batch: int = BATCH_SIZE) -> int:
     """Return how many steps an epoch has: batches of the paper's 1024, or of a sixteenth of a small set.
 
-    Batches have 16 images at least, or there would be little to take batch statistics of.
+    Batches have 16 images at least, or there would be little to take batch statistics of; `largest_batch`
+    may ask for fewer.
     """
-    return math.ceil(count / max(SMALLEST_BATCH, batch_size_for(count)))
+    return math.ceil(count / min(largest_batch, max(SMALLEST_BATCH, batch_size_for(count))))
 
 
-def batch_size(count: int) -> int:
+def batch_size(count: int, largest_batch: int = BATCH_SIZE) -> int:
     """Return the number of images in the larger batches of an epoch."""
-    return math.ceil(count / steps_per_epoch(count))
+    return math.ceil(count / steps_per_epoch(count, largest_batch))
 
 
 def batch_norm_momentum(steps: int) -> float:
@@ -103,25 +106,27 @@ def batch_norm_momentum(steps: int) -> float:
     return min(10 / steps, 0.1)
 
 
-def even_batches(count: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
+def even_batches(count: int, seed: int, epoch: int, largest_batch: int = BATCH_SIZE) -> tuple[Tensor, ...]:
     """Return an epoch's batches of indices: each of `count` once, in batches of one size or nearly so.
 
     Batch norm would make little of the few images that dividing by the batch size leaves over.
     """
-    return epoch_order(count, seed, epoch).tensor_split(steps_per_epoch(count))
+    return epoch_order(count, seed, epoch).tensor_split(steps_per_epoch(count, largest_batch))
 
 
-def _train(classifier: Classifier, crops: RandomCrops, setting: Setting, seed: int) -> None:
+def _train(
+    classifier: Classifier, crops: RandomCrops, setting: Setting, largest_batch: int, seed: int
+) -> None:
     count = len(crops.labels)
-    steps = steps_per_epoch(count)
+    steps = steps_per_epoch(count, largest_batch)
     set_batch_norm_momentum(classifier, batch_norm_momentum(steps))
     trained = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=1.0, momentum=0.9, nesterov=True)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        return crops(epoch, even_batches(count, seed, epoch))
+        return crops(epoch, even_batches(count, seed, epoch, largest_batch))
 
-    peak = setting.lr * batch_size(count) / 256
+    peak = setting.lr * batch_size(count, largest_batch) / 256
     descend(classifier, optimizer, batches, F.cross_entropy, peak, setting.epochs, steps, seed)
 
 

@@ -122,6 +122,6 @@ class Companions(L.Callback):
         if self.tells:
             print(f"byol: error: {error}", file=sys.stderr, flush=True)
         self.end()
-        if self.trainer.is_global_zero and self.is_new:
+        if self.trainer.is_global_zero and self.is_new and self.trainer.global_step == 0:
             self.run.remove_unless_saved()
         os._exit(2)

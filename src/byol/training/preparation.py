@@ -16,6 +16,7 @@ from byol.augment.presets import ViewSpec, natural_preset
 from byol.augment.view_settings import view_specs_of
 from byol.config import TIMM_WEIGHTS, Optimizer, PretrainConfig
 from byol.data.decoders import decoder_count
+from byol.data.folder import NAMES_ENCODED
 from byol.data.images import Concatenation, Subset, in_memory, natural_side, resident
 from byol.data.source import open_source, resolved_spec
 from byol.data.splits import HOLDOUT, holdout_split
@@ -53,7 +54,7 @@ class PreparedData:
 
     def identity(self) -> dict[str, Any]:
         """Return what tells these images from others by their names: resuming needs the same ones."""
-        digest = hashlib.sha256("\n".join(self.pretraining.keys).encode()).hexdigest()
+        digest = hashlib.sha256("\n".join(self.pretraining.keys).encode(errors=NAMES_ENCODED)).hexdigest()
         return {"images": len(self.pretraining), "names": digest}
 
 
@@ -118,10 +119,16 @@ def _held_out(config: PretrainConfig, images: ImageSet) -> float | None:
 
 
 def _knn_every(data: PreparedData, batch_size: int, total_steps: int) -> str:
-    """Return a tenth of the run, or longer: training on an image costs about as much as measuring eight, so
-    that measuring takes a ninth of the time at most, also of a few steps on many images."""
-    steps = -(-images_measured(data.train, data.holdout) // batch_size)
-    return "10%" if 10 * steps <= total_steps else f"{steps}st"
+    """Return a tenth of the run or longer, so that measuring takes a ninth of the time at most; where that
+    exceeds the run, "0".
+
+    Training on an image costs about as much as measuring eight, or, where it is decoded first, one or more.
+    """
+    images = images_measured(data.train, data.holdout) * (8 if data.images is None else 1)
+    steps = -(-images // batch_size)
+    if 10 * steps <= total_steps:
+        return "10%"
+    return f"{steps}st" if steps <= total_steps else "0"
 
 
 def peak_rate(config: PretrainConfig) -> float:

@@ -211,7 +211,7 @@ class Session:
         self, error: BaseException, module: Pretraining, saving: Checkpoints, end: Callable[[Status], None]
     ) -> None:
         """Leave something to resume from, or nothing: save what was trained before an image that cannot
-        be read, say, and remove a run that has no checkpoint."""
+        be read, say, and remove a run without a checkpoint, unless its log may tell what happened."""
         broken = isinstance(error, NonFiniteError)
         # Where another process ended in the middle of a step, the weights are in the middle of it, too.
         whole = isinstance(error, UserError) and not broken and not isinstance(error, LostProcessError)
@@ -219,5 +219,5 @@ class Session:
             with suppress(UserError):  # the disk may be what is wrong
                 saving.save(module)
         end("FAILED")
-        if not broken and self.state is None:
+        if self.state is None and (whole or module.step == 0):
             self.run.remove_unless_saved()
