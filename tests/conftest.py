@@ -16,6 +16,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs from tests that are not about them: a CPU repeats runs bit for bit, and compiles nothing."""
+    if "gpu" not in config.option.markexpr.replace("not gpu", ""):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.fixture(scope="module", autouse=True)
 def nothing_compiled() -> None:
     """What the tests of another file compiled does not count against this one's: torch keeps eight graphs of

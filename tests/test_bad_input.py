@@ -222,6 +222,27 @@ def test_a_crash_leaves_the_log_of_what_was_trained(
     assert [record["step"] for record in RunDirectory("run-4").metrics() if "loss" in record] == [2, 4]
 
 
+@pytest.mark.parametrize("full_at", [0, 3])
+def test_memory_of_the_gpu_is_full(
+    full_at: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the middle of a step, whose weights are not to be saved."""
+    steps, original = count(), BYOL.compare_in_turn
+
+    def compare(learner: BYOL, *views: Any) -> Any:
+        if next(steps) == full_at:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return original(learner, *views)
+
+    monkeypatch.setattr(BYOL, "compare_in_turn", compare)
+    assert main(["pretrain", *SMALL, "--out", "run"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("byol: error: the GPU's memory") and "--accumulate 2" in line
+    assert Path("run").exists() == (full_at > 0)
+    if full_at:
+        assert checkpoint.load(RunDirectory("run").last_checkpoint)["step"] == 2
+
+
 def test_unreadable_images_are_skipped_and_reported(
     photographs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

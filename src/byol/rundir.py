@@ -84,6 +84,10 @@ class RunDirectory:
         """Write what the run was started with and on."""
         write_atomically(self.environment_file, json.dumps(values, indent=2) + "\n")
 
+    def amend_environment(self, **values: Any) -> None:
+        """Write what has turned out since."""
+        self.write_environment(json.loads(self.environment_file.read_text()) | values)
+
     def tracking(self) -> dict[str, dict[str, Any]]:
         """Return under which id each tracking service knows this run; nothing where none does.
 
@@ -157,7 +161,7 @@ def write_atomically(file: Path, text: str) -> None:
         temporary.write_text(text)
 
 
-def write_tensors(file: Path, state: dict[str, Any]) -> None:
+def write_state(file: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain data with `torch.save`; readers see the old file or the new one.
 
     Tensors are written as lying on the CPU, so that any machine can read them.

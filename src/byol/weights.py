@@ -19,7 +19,7 @@ _LONGEST_LIST = 12
 """Names in an error; of more the modules are named."""
 
 
-def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
+def write_safetensors(file: Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors as safetensors. Its own `save_file` makes files that only their owner may read."""
     from safetensors.torch import save
 
@@ -41,7 +41,7 @@ def save_weights(net: nn.Module, file: Path) -> None:
     # A clone each: tied weights share memory, which safetensors refuses to write twice.
     state = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in net.state_dict().items()}
     with written_whole(file) as temporary:
-        write_tensors(temporary, state)
+        write_safetensors(temporary, state)
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

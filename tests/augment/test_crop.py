@@ -9,7 +9,7 @@ from byol.augment.apply import geometric
 from byol.augment.draw import GeometricDraw, draw_geometric
 from byol.augment.presets import PRESETS, Crop, ViewSpec
 from byol.augment.resample import crop, crop_in_turn, resize
-from byol.data.batches import cut
+from byol.data.crops import cut
 
 BOXES = torch.tensor(
     [

@@ -26,7 +26,8 @@ from byol.augment.draw import (
 )
 from byol.augment.presets import PRESETS
 from byol.augment.resample import crop
-from byol.data.batches import Batch, BatchPlan, cut
+from byol.data.batches import Batch, BatchPlan
+from byol.data.crops import cut
 from byol.randomness import VIEWS, derived_generator
 from byol.training.view_makers import StreamedViews
 

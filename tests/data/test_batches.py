@@ -13,7 +13,8 @@ from byol.augment.apply import geometric
 from byol.augment.draw import draw_geometric
 from byol.augment.presets import PRESETS, ViewSpec
 from byol.augment.views import views
-from byol.data.batches import BatchPlan, LabelledBatches, ResidentBatches, cut, streamed_batches
+from byol.data.batches import BatchPlan, LabelledBatches, ResidentBatches, streamed_batches
+from byol.data.crops import cut
 from byol.data.images import TensorImages
 from byol.data.source import open_source
 from byol.errors import UserError

@@ -1,16 +1,20 @@
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as tv
 
+from byol.augment.draw import draw_geometric
 from byol.augment.evaluation import Preprocess
 from byol.core.backbone import Backbone
 from byol.data.images import Subset
-from byol.data.source import Source
+from byol.data.source import Source, open_source
 from byol.evaluation import augmented
-from byol.evaluation.augmented import augmented_training
+from byol.evaluation.augmented import CROP_AND_FLIP, RandomCrops, augmented_training
 from byol.evaluation.linear import full_batches
+from byol.randomness import CROPS, derived_generator
 
 INDICES = torch.arange(100, 180)
 
@@ -47,6 +51,25 @@ def test_workers_change_nothing(
     monkeypatch.setattr(augmented, "resident", lambda images: None)
     make = partial(augmented_training, nn.Flatten(), preprocess, digits.train)
     torch.testing.assert_close(collected(make(num_workers=2), 3)[0], collected(make(), 3)[0])
+
+
+def test_files_are_cropped_as_torchvision_crops(photographs: Path) -> None:
+    """To the byte, for crops that the same draw gives."""
+    images = open_source(f"folder:{photographs}").train
+    prepare = Preprocess(16, mean=(0.2, 0.4, 0.6), std=(0.5, 0.25, 0.2))
+    crops, order = RandomCrops(images, prepare, seed=4), torch.randperm(len(images)).split(7)
+    for rows, (views, labels) in zip(order, crops(2, order), strict=True):
+        assert torch.equal(labels, images.labels[rows])
+        for row, view in zip(rows.tolist(), views, strict=True):
+            image, generator = images[row], derived_generator(4, CROPS, 2, row)
+            drawn = draw_geometric(CROP_AND_FLIP, 1, *image.shape[1:], generator)
+            bicubic = tv.InterpolationMode.BICUBIC
+            expected = tv.resized_crop(image, *drawn.box[0].tolist(), [16, 16], bicubic, antialias=True)
+            expected = tv.horizontal_flip(expected) if drawn.flip[0] else expected
+            expected = tv.normalize(
+                tv.to_dtype(expected, torch.float32, scale=True), prepare.mean, prepare.std
+            )
+            torch.testing.assert_close(view, expected)
 
 
 def test_crop_and_flip_are_the_whole_augmentation(digits: Source, preprocess: Preprocess) -> None:

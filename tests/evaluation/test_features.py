@@ -1,4 +1,6 @@
+import io
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
@@ -10,10 +12,11 @@ from torch import Tensor
 
 from byol.augment.evaluation import Preprocess
 from byol.core.backbone import Backbone
-from byol.data.folder import open_folder
+from byol.data.folder import FileImages, open_folder
 from byol.data.images import Subset, TensorImages
 from byol.data.source import Source
 from byol.errors import UserError
+from byol.evaluation import batches as batches_module
 from byol.evaluation.batches import preprocessed_batches
 from byol.evaluation.features import cached, extract, fingerprint, image_digest, pixels
 from byol.types import Features
@@ -209,6 +212,49 @@ def test_fingerprint_covers_each_of_many_large_images(tmp_path: Path) -> None:
     os.utime(tmp_path / "003.png", ns=(1, 1))
     assert fingerprint(net, preprocess, files, "d", "s") != before
     assert image_digest(files, preprocess) == digest  # copies are the same images
+
+
+def test_known_vectors_of_files_are_found_without_reading_them(tmp_path: Path) -> None:
+    for number in range(3):
+        Image.new("RGB", (200, 150), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    files = open_folder(tmp_path).train
+    net, preprocess = torch.nn.Identity(), Preprocess(8, (0.5,), (0.5,))
+    with mock.patch.object(
+        FileImages, "__getitem__", autospec=True, side_effect=FileImages.__getitem__
+    ) as read:
+        fingerprint(net, preprocess, files, "d", "s")
+    assert read.call_count <= 1  # the first one, which tells that they are large
+
+
+def test_a_bar_is_for_terminals_that_ask_for_it(
+    preprocess: Preprocess, monkeypatch: pytest.MonkeyPatch, digits: Source
+) -> None:
+    images = Subset(digits.train, torch.arange(9))
+    monkeypatch.setenv("TERM", "xterm")
+    for is_terminal, name, shown in (
+        (True, "train images", True),
+        (True, None, False),
+        (False, "train", False),
+    ):
+        stream = io.StringIO()
+        monkeypatch.setattr(stream, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        monkeypatch.setattr(sys, "stderr", stream)
+        extract(torch.nn.Flatten(), preprocess, images, shown_as=name)
+        assert ("train images" in stream.getvalue() and "9/9" in stream.getvalue()) == shown
+        assert shown or not stream.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_workers_make_batches_in_pieces(
+    num_workers: int, preprocess: Preprocess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches_module, "_PIECE", 2)
+    order = torch.tensor([5, 2, 9, 0, 7, 1, 3])
+    found = list(preprocessed_batches(Ragged(), preprocess, order, batch_size=5, num_workers=num_workers))
+    assert [len(batch) for batch in found] == [5, 2]
+    expected = torch.stack([preprocess(Ragged()[row]) for row in order.tolist()])
+    torch.testing.assert_close(torch.cat(found), expected)
 
 
 def test_large_tensors_are_taken_in_batches_as_they_lie(preprocess: Preprocess) -> None:

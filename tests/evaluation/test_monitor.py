@@ -9,6 +9,7 @@ from byol.augment.evaluation import Preprocess
 from byol.core.backbone import Backbone
 from byol.data.images import Subset
 from byol.data.source import Source
+from byol.evaluation import monitor
 from byol.evaluation.features import pixel_preprocess
 from byol.evaluation.monitor import effective_rank, holdout_accuracies, std_of_normalized
 
@@ -46,11 +47,14 @@ def test_holdout_knn_equals_scikit_learn_on_pixels(digits: Source) -> None:
 
 
 def test_the_bank_is_limited_and_the_same_every_time(
-    backbone: Backbone, digits: Source, preprocess: Preprocess
+    backbone: Backbone, digits: Source, preprocess: Preprocess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train, held = Subset(digits.train, torch.arange(1000)), Subset(digits.train, torch.arange(1000, 1297))
-    few = [holdout_accuracies(backbone, preprocess, train, held, limit=300)["knn"] for _ in range(2)]
-    assert few[0] == few[1] < holdout_accuracies(backbone, preprocess, train, held)["knn"]
+    whole = holdout_accuracies(backbone, preprocess, train, held)["knn"]
+    monkeypatch.setattr(monitor, "_IMAGES", 300)
+    few = [holdout_accuracies(backbone, preprocess, train, held)["knn"] for _ in range(2)]
+    assert few[0] == few[1] < whole
+    assert monitor.images_measured(train, held) == 300 + 297
 
 
 class Constant(nn.Module):

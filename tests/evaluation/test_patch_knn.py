@@ -6,6 +6,7 @@ from torch import nn
 from byol.augment.evaluation import Preprocess
 from byol.core.backbone import Backbone
 from byol.data.masks import PixelClasses
+from byol.evaluation import monitor
 from byol.evaluation.monitor import PatchMonitor
 from byol.evaluation.patch_knn import cell_classes, labelled_cells, patch_knn
 from byol.evaluation.pixel_metrics import mean_iou, pixel_accuracy
@@ -64,9 +65,10 @@ def test_cells_are_drawn_evenly_and_the_same_every_time() -> None:
     assert {*map(tuple, some[0].vectors.tolist())} <= {*map(tuple, every.vectors.tolist())}
 
 
-def test_the_monitor_takes_some_images_of_each_set() -> None:
+def test_the_monitor_takes_some_images_of_each_set(monkeypatch: pytest.MonkeyPatch) -> None:
     train, holdout, backbone = scenes(20), scenes(10, seed=1), colours()
     whole = PatchMonitor.of(train, holdout, "hf:mine")(backbone)["patch_knn"]
     assert whole == mean_iou(patch_knn(backbone, train, holdout, CLASSES)[0])
-    few = [PatchMonitor.of(train, holdout, "hf:mine", limit=4)(backbone)["patch_knn"] for _ in range(2)]
+    monkeypatch.setattr(monitor, "_MASKED_IMAGES", 4)
+    few = [PatchMonitor.of(train, holdout, "hf:mine")(backbone)["patch_knn"] for _ in range(2)]
     assert few[0] == few[1] != whole

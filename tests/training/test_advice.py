@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import byol
+from byol.config import PretrainConfig
 from byol.core.backbone import Backbone
 from byol.data.images import TensorImages
 from byol.training import advice as module
@@ -15,6 +16,7 @@ from byol.training.advice import advice
 from byol.training.preparation import PreparedData
 
 IMAGES = TensorImages(torch.zeros(4, 3, 8, 8, dtype=torch.uint8))
+CONFIG = PretrainConfig(compile="off")
 DATA = PreparedData("images", IMAGES, IMAGES, IMAGES, None, 3, ())
 
 
@@ -23,22 +25,40 @@ def net(*more: nn.Module) -> nn.Sequential:
 
 
 def test_nothing_of_note() -> None:
-    assert not list(advice(DATA, Backbone(net(), 8), own=True))
+    assert not list(advice(CONFIG, DATA, Backbone(net(), 8), 50, own=True))
 
 
 def test_a_classifiers_scores_are_no_representation() -> None:
-    (line,) = advice(DATA, Backbone(net(nn.Linear(6, 10)), 8), own=True)
+    (line,) = advice(CONFIG, DATA, Backbone(net(nn.Linear(6, 10)), 8), 50, own=True)
     assert "layer '3'" in line and "10 numbers" in line and "hidden_layer" in line
-    assert not list(advice(DATA, Backbone(net(nn.Linear(6, 10)), 8, hidden_layer=-2), own=True))
-    assert not list(advice(DATA, Backbone(net(nn.Linear(6, 10)), 8), own=False)), "one by name has none"
-    assert not list(advice(DATA, Backbone(net(nn.Linear(6, 10), nn.ReLU()), 8), own=True))
+    assert not list(advice(CONFIG, DATA, Backbone(net(nn.Linear(6, 10)), 8, hidden_layer=-2), 50, own=True))
+    assert not list(advice(CONFIG, DATA, Backbone(net(nn.Linear(6, 10)), 8), 50, own=False)), (
+        "one by name has none"
+    )
+    assert not list(advice(CONFIG, DATA, Backbone(net(nn.Linear(6, 10), nn.ReLU()), 8), 50, own=True))
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "said"),
+    [
+        ({"optimizer": "lars"}, 1900, True),
+        ({"optimizer": "lars"}, 20, False),
+        ({"optimizer": "lars"}, 50_000, False),
+        ({"optimizer": "lars", "batch_size": 4096}, 1900, False),
+        ({"optimizer": "adamw"}, 1900, False),
+    ],
+)
+def test_lars_wants_long_runs_or_large_batches(settings: dict[str, Any], steps: int, said: bool) -> None:
+    config = PretrainConfig(compile="off", **settings)
+    lines = list(advice(config, DATA, Backbone(net(), 8), steps, own=True))
+    assert len(lines) == said and all("--optimizer adamw" in line for line in lines)
 
 
 @pytest.mark.parametrize("there", [False, True])
 def test_a_large_network_on_a_cpu(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LARGE", 100)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    lines = list(advice(DATA, Backbone(net(), 8), own=False))
+    lines = list(advice(CONFIG, DATA, Backbone(net(), 8), 50, own=False))
     assert len(lines) == (0 if there else 1) and all("--backbone resnet8_32" in line for line in lines)
 
 

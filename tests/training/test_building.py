@@ -13,14 +13,15 @@ from byol.config import PretrainConfig
 from byol.data.batches import BatchPlan
 from byol.data.images import TensorImages
 from byol.errors import UserError
-from byol.training import preparation
+from byol.training import compilation
 from byol.training.building import build_module
-from byol.training.preparation import Lengths, PreparedData, resolve, use_compile
+from byol.training.compilation import not_compiled_message, use_compile
+from byol.training.preparation import Lengths, PreparedData, resolve
 
 MISSING = {
     "a C compiler": (shutil, "which", lambda name: None),
     "Python's header files": (sysconfig, "get_path", lambda name: "/nowhere"),
-    "Triton": (preparation, "find_spec", lambda name: None),
+    "Triton": (compilation, "find_spec", lambda name: None),
     "compute capability": (torch.cuda, "get_device_capability", lambda: (6, 1)),
 }
 
@@ -34,7 +35,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: name)
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     monkeypatch.setattr(sysconfig, "get_config_var", lambda name: None)
-    monkeypatch.setattr(preparation, "find_spec", lambda name: name)
+    monkeypatch.setattr(compilation, "find_spec", lambda name: name)
 
 
 @pytest.mark.usefixtures("gpu")
@@ -44,10 +45,30 @@ def test_without_something_that_it_needs_nothing_is_compiled(
 ) -> None:
     on, auto, off = (PretrainConfig(compile=choice) for choice in ("on", "auto", "off"))  # type: ignore
     assert use_compile(on) and use_compile(auto) and not use_compile(off)
+    assert not_compiled_message(auto) is None
     monkeypatch.setattr(*MISSING[what])
     assert not use_compile(auto) and not use_compile(off)
+    assert what in (not_compiled_message(auto) or "")
+    assert not_compiled_message(on) is None and not_compiled_message(off) is None
     with pytest.raises(UserError, match=f"--compile on needs .*{what}"):
         use_compile(on)
+
+
+def test_a_compiler_is_looked_for_where_it_will_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By Triton, for a GPU, and by torch, for a CPU."""
+    on = PretrainConfig(compile="on")
+    for on_gpu, variable, name in ((True, "CC", "gcc"), (False, "CXX", "g++")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda on_gpu=on_gpu: on_gpu)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+        monkeypatch.setattr(compilation, "find_spec", lambda name: name)
+        for there, set_to, found in ((name, "", True), ("cc", "", False), ("mine", "mine", True)):
+            monkeypatch.setenv(variable, set_to)
+            monkeypatch.setattr(shutil, "which", lambda name, there=there: name if name == there else None)
+            if found:
+                assert use_compile(on)
+            else:
+                with pytest.raises(UserError, match="compiler"):
+                    use_compile(on)
 
 
 @pytest.mark.usefixtures("gpu")

@@ -11,10 +11,19 @@ from byol.augment.presets import PRESETS
 from byol.augment.transfer import sent
 from byol.augment.views import columns, draw_pair, made_views
 from byol.core.cifar_resnet import CifarResNet
+from byol.training.compilation import missing_for_compiling
 
 pytestmark = pytest.mark.gpu
 
 
+@pytest.fixture
+def compiler() -> None:
+    """Skip where nothing can be compiled."""
+    if missing := missing_for_compiling():
+        pytest.skip(f"needs {missing}")
+
+
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("preset", PRESETS)
 def test_compiled_views_equal_those_of_a_cpu(preset: str) -> None:
     torch.compiler.reset()  # of one function only so many graphs are kept
@@ -31,6 +40,7 @@ def test_compiled_views_equal_those_of_a_cpu(preset: str) -> None:
         assert float(((view.cpu() - same).abs() > 1e-3).float().mean()) < 1e-3
 
 
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_compiled_run_goes_as_the_plain_one(precision: str, tiny: dict[str, Any], tmp_path: Path) -> None:
     settings = {**tiny, "log_every": "1st", "epochs": "6st"}

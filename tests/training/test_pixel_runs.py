@@ -62,7 +62,7 @@ def test_compiled_it_is_the_same_run(
 ) -> None:
     """A small network's graphs: that code made from them gives the same, test_pixel_step shows."""
 
-    def compile_to_graphs(self: nn.Module) -> None:
+    def compile_to_graphs(self: nn.Module, dynamic: bool | None = None) -> None:
         parts.append(self)
         self._compiled_call_impl = torch.compile(self._call_impl, backend="aot_eager")  # type: ignore[assignment]
 

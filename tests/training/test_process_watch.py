@@ -152,7 +152,7 @@ def test_a_stranger_is_not_taken_for_a_process(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_message_tells_how_to_go_on(tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
-    assert str(LostProcessError(1, "was killed (SIGKILL)", run)).endswith("nothing was saved: start again")
+    assert str(LostProcessError(1, "was killed (SIGKILL)", run)).endswith("and start again")
     run.checkpoints.mkdir(parents=True)
     run.last_checkpoint.touch()
     assert str(LostProcessError(1, "was killed (SIGKILL)", run)) == (

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import byol
 from byol.cli import main
@@ -105,8 +106,8 @@ def test_sigterm_to_all_processes_saves_after_the_step_and_tells_how_to_go_on(
     os.killpg(process.pid, signal.SIGTERM)
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 143, errors
-    assert f"byol pretrain --resume {out}" in errors and "SIGTERM" in errors
-    assert "Traceback" not in errors
+    assert f"byol pretrain --resume {out}" in errors and "Traceback" not in errors
+    assert errors.count("SIGTERM: stopping after this step, to save it") == 1
     assert 4 <= load(RunDirectory(out).last_checkpoint)["step"] < 120
     here("--resume", str(out), "--num-workers", "0")
     here(*settings, "--num-workers", "1", "--out", str(tmp_path / "whole"))
@@ -223,7 +224,7 @@ def test_image_that_breaks_in_the_middle_can_be_mended(
     settings = {**tiny, "image_size": 32, "batch_size": 8, "epochs": "6st", "num_workers": 0}
     settings |= {"checkpoint_every": "6st", "knn_every": "0"}
     whole = byol.pretrain(f"folder:{pictures}", out=str(tmp_path / "whole"), **settings)
-    original = FileImages.__getitem__
+    original = FileImages.picture
     reads = []
 
     def breaking(self: FileImages, index: int) -> Any:
@@ -233,7 +234,7 @@ def test_image_that_breaks_in_the_middle_can_be_mended(
         return original(self, index)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FileImages, "__getitem__", breaking)
+        patch.setattr(FileImages, "picture", breaking)
         with pytest.raises(byol.UserError, match=r"cats/01\.png"):
             byol.pretrain(f"folder:{pictures}", out=str(tmp_path / "broken"), **settings)
     resumed = byol.pretrain(resume=tmp_path / "broken")
@@ -273,3 +274,30 @@ def stopping_at(step: int) -> Iterator[None]:
         patch.setattr(StopOnSignal, "__call__", stop)
         with pytest.raises(Interrupted):
             yield
+
+
+def test_steps_that_are_repeated_stand_once_in_tensorboard(tiny: dict[str, Any], tmp_path: Path) -> None:
+    """A run that was killed has written steps behind its checkpoint, and does them again."""
+    out = tmp_path / "run"
+    settings = {**tiny, "out": str(out), "log_every": "1st", "checkpoint_every": "3st", "knn_every": "0"}
+    killed = Killed("in the middle of step 6")
+
+    def die(self: Monitor, module: Any) -> None:
+        if module.step == 6:
+            raise killed
+        original(self, module)
+
+    original = Monitor.__call__
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Monitor, "__call__", die)
+        with pytest.raises(Killed):
+            byol.pretrain("digits", **settings)
+    assert load(RunDirectory(out).last_checkpoint)["step"] == 3
+    byol.pretrain(resume=out)
+    events = EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3, 4, 5, 6]
+
+
+class Killed(BaseException):
+    """Ends a run as a kill does: nothing is saved."""

@@ -1,6 +1,7 @@
 """Training time is that of steps: nothing is compiled, measured, saved or lost in it. What is compiled before
 the clock runs leaves the run as it is without that."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.exc import BackendCompilerFailed
 
 import byol
 from byol.data.batches import Batch
@@ -70,7 +72,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         found.append(bool(running))
         return graph
 
-    def compile_with_it(self: nn.Module) -> None:
+    def compile_with_it(self: nn.Module, dynamic: bool | None = None) -> None:
         self._compiled_call_impl = torch.compile(self._call_impl, backend=backend)  # type: ignore[assignment]
 
     original = Clock.start
@@ -103,6 +105,36 @@ def test_every_run_of_a_program_is_compiled(tiny: dict[str, Any], tmp_path: Path
         assert len(graphs) >= before + 3, f"pretraining {number}"
 
 
+@pytest.mark.parametrize("choice", ["auto", "on"])
+def test_where_compiling_fails_a_run_goes_on_without(
+    choice: str,
+    tiny: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As where Triton does not find libcuda: the same run as one that was never to be compiled."""
+
+    def broken(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        raise AssertionError("libcuda.so cannot found!")
+
+    def compile_with_it(self: nn.Module, dynamic: bool | None = None) -> None:
+        self._compiled_call_impl = torch.compile(self._call_impl, backend=broken)  # type: ignore[assignment]
+
+    plain = byol.pretrain("digits", out=str(tmp_path / "plain"), **tiny)  # which a CPU does not compile
+    monkeypatch.setattr(building, "use_compile", lambda config: True)
+    monkeypatch.setattr(nn.Module, "compile", compile_with_it)
+    settings = {**tiny, "out": str(tmp_path / "run"), "compile": choice}
+    if choice == "on":
+        with pytest.raises(BackendCompilerFailed, match="libcuda"):
+            byol.pretrain("digits", **settings)
+        return
+    run = byol.pretrain("digits", **settings)
+    assert "warning: compiling failed" in (told := capsys.readouterr().err) and "libcuda.so" in told
+    assert json.loads((run.path / "env.json").read_text())["compiled"] is False
+    assert_same_run(plain.path, run.path)
+
+
 def test_seconds_are_those_of_steps_over_all_segments(
     tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +151,7 @@ def test_seconds_are_those_of_steps_over_all_segments(
     monkeypatch.setattr(clock, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     monkeypatch.setattr(callbacks, "needs_warm_up", lambda module: True)
     monkeypatch.setattr(callbacks, "warm_up", taking(10_000, callbacks.warm_up))
-    monkeypatch.setattr(callbacks, "write_tensors", taking(1000, callbacks.write_tensors))
+    monkeypatch.setattr(callbacks, "write_state", taking(1000, callbacks.write_state))
     monkeypatch.setattr(session, "holdout_accuracies", taking(100, session.holdout_accuracies))
     monkeypatch.setattr(Pretraining, "optimizer_step", taking(1, Pretraining.optimizer_step))
     settings = {**tiny, "log_every": "1st", "checkpoint_every": "2st"}

@@ -76,8 +76,8 @@ def be_one_of_two(rank: int, port: int | str) -> None:
 
 def work(rank: int, folder: str, port: str) -> None:
     be_one_of_two(rank, port)
-    written, write = [], byol_trainer.write_tensors
-    byol_trainer.write_tensors = lambda file, state: (written.append(file.name), write(file, state))[1]
+    written, write = [], byol_trainer.write_state
+    byol_trainer.write_state = lambda file, state: (written.append(file.name), write(file, state))[1]
     barriers, barrier = [], dist.barrier
     dist.barrier = lambda: (barriers.append(rank), barrier())[1]
     torch.manual_seed(rank)  # other weights, and another generator, in each process

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from byol.augment.presets import MeanAndStd, normalization
+from byol.augment.presets import MeanAndStd, pixel_statistics
 from byol.augment.resample import resize_bytes
 
 
@@ -41,7 +41,7 @@ class Preprocess:
     def __call__(self, images: Tensor) -> Tensor:
         """Preprocess uint8, or float in [0,1], [B,C,H,W] or [C,H,W] to float32 [..,C,S,S]."""
         batch = self._centre(self._resized(images if images.ndim == 4 else images[None]))
-        floats = batch.float() / 255 if batch.dtype == torch.uint8 else batch
+        floats = batch.float() / 255 if batch.dtype == torch.uint8 else batch.float()
         mean, std = floats.new_tensor(self.mean), floats.new_tensor(self.std)
         result = (floats - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
         return result if images.ndim == 4 else result[0]
@@ -52,15 +52,15 @@ class Preprocess:
         return round(self.size / self.crop_fraction)
 
     def _resized(self, images: Tensor) -> Tensor:
-        floats = images if images.dtype == torch.uint8 else images.float()
         height, width = images.shape[-2:]
         short = self.short_side
         if min(height, width) == short:
-            return floats
+            return images
         scale = short / min(height, width)
         sides = (max(short, round(height * scale)), max(short, round(width * scale)))
         if images.dtype == torch.uint8:  # many times as fast as floats, of photographs
             return resize_bytes(images, sides, self.interpolation)
+        floats = images.float()
         return F.interpolate(floats, sides, mode=self.interpolation, antialias=True).clamp_(0.0, 1.0)
 
     def _centre(self, images: Tensor) -> Tensor:
@@ -77,6 +77,6 @@ def preprocess_for(preset: str, size: int, channels: int, normalize: MeanAndStd 
         channels: of the images.
         normalize: mean and standard deviation per channel; None: ImageNet's.
     """
-    mean, std = normalization(channels) if normalize is None else normalize
+    mean, std = pixel_statistics(channels) if normalize is None else normalize
     fraction = 224 / 256 if preset in ("imagenet", "official", "pixpro") else 1.0
     return Preprocess(size, tuple(mean), tuple(std), crop_fraction=fraction)

@@ -171,7 +171,7 @@ def natural_preset(data: str, size: int, method: Method = "byol") -> PresetName:
     return "small" if size <= 96 else "imagenet"
 
 
-def normalization(
+def pixel_statistics(
     channels: int, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
 ) -> MeanAndStd:
     """Return the mean and standard deviation per channel: those given for RGB, ImageNet's by default, or for

@@ -1,4 +1,4 @@
-"""Send drawn parameters to another device: all of them at once, without waiting for it."""
+"""Send what the host has drawn to another device, all at once and without waiting for it."""
 
 from collections.abc import Iterator, Sequence
 
@@ -17,6 +17,13 @@ def sent(draws: Sequence[AnyDraw], device: torch.device) -> list[AnyDraw]:
     if from_host and device.type != "cpu":
         return sent_at_once(draws, device)
     return [draw.to(device) for draw in draws]
+
+
+def sent_numbers(numbers: Tensor, device: torch.device) -> Tensor:
+    """Return numbers from the host on a device, without waiting for a GPU, as `sent_at_once` does."""
+    on_gpu = device.type == "cuda"
+    here = torch.empty(numbers.shape, dtype=numbers.dtype, pin_memory=on_gpu).copy_(numbers)
+    return here.to(device, non_blocking=on_gpu)
 
 
 def sent_at_once(draws: Sequence[AnyDraw], device: torch.device) -> list[AnyDraw]:

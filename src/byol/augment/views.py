@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from byol.augment.apply import apply
 from byol.augment.draw import Draw, draw
-from byol.augment.presets import MeanAndStd, ViewSpec, normalization
+from byol.augment.presets import MeanAndStd, ViewSpec, pixel_statistics
 from byol.augment.transfer import sent
 from byol.augment.view_settings import view_specs_of
 from byol.types import View
@@ -129,7 +129,7 @@ def columns(normalize: Normalization, images: Tensor) -> Columns | None:
     """Return mean and standard deviation as [1,C,1,1] beside images [B,C,H,W], or None."""
     if normalize is None:
         return None
-    mean, std = normalization(images.shape[1]) if normalize == "imagenet" else normalize
+    mean, std = pixel_statistics(images.shape[1]) if normalize == "imagenet" else normalize
     return _column(tuple(mean), images.device), _column(tuple(std), images.device)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from byol.augment.presets import IMAGENET_MEAN, IMAGENET_STD, MeanAndStd, normalization
+from byol.augment.presets import IMAGENET_MEAN, IMAGENET_STD, MeanAndStd, pixel_statistics
 from byol.config import InputNormalization
 from byol.errors import UserError
 
@@ -25,13 +25,13 @@ def input_normalization(
     if choice == "none":
         return (0.0,) * channels, (1.0,) * channels
     if choice != "timm":
-        return normalization(channels)
+        return pixel_statistics(channels)
     own = _of_timm(net)
     if own is None:
         raise UserError(
             f"--normalize timm is for timm's networks, and {type(net).__name__} is none: give another choice"
         )
-    return normalization(channels, *own)
+    return pixel_statistics(channels, *own)
 
 
 def other_weights_hint(net: nn.Module, file: str) -> str:

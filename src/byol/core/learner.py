@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from byol.augment.presets import normalization
+from byol.augment.presets import pixel_statistics
 from byol.augment.view_settings import view_specs_of
 from byol.augment.views import Preset, normalized, views
 from byol.config import Normalization, TargetStatistics
@@ -257,7 +257,7 @@ class BYOL(Learner):
     def _embed(self, images: Tensor, return_projection: bool) -> Tensor | tuple[Tensor, Tensor]:
         images = _own_floats(images)
         if self.augment_fn is None:
-            images = normalized(images, normalization(images.shape[1]))
+            images = normalized(images, pixel_statistics(images.shape[1]))
         embedding = self.online.backbone(images)
         return (self.online.projector(embedding), embedding) if return_projection else embedding
 

@@ -70,9 +70,9 @@ class TargetNetwork(nn.Module):
     @torch.no_grad()
     def update(self, online: nn.Module) -> None:
         """Move towards `online` by one step of the average. Call once after each optimizer step."""
-        pairs = zip(self.network.parameters(), online.parameters(), strict=True)
-        targets, sources = zip(*((target, source.detach()) for target, source in pairs), strict=True)
-        torch._foreach_lerp_(list(targets), list(sources), 1 - self.tau)
+        targets: list[Tensor] = list(self.network.parameters())
+        sources: list[Tensor] = list(online.parameters())
+        torch._foreach_lerp_(targets, sources, 1 - self.tau)
         if self.statistics != "own":
             self._take_over_buffers(online)
         self._step = self._known_step() + 1

@@ -4,7 +4,7 @@ A position counts micro-batches from the start of training. Everything random ab
 a position follows from the seed and the position, so a loader can start anywhere.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from byol.augment.draw import GeometricDraw, draw_geometric_pair
+from byol.augment.draw import draw_geometric_pair
 from byol.augment.presets import ViewSpec
-from byol.augment.resample import resize_by_taps, resize_bytes
+from byol.data.crops import cut_out
 from byol.data.decoders import READY_BYTES
 from byol.data.images import picture
 from byol.data.worker_signals import ignore_stop_signals
@@ -157,49 +157,10 @@ class _TwoCrops(Dataset[_Crops]):
         generator = derived_generator(self.seed, CROPS, epoch, index)
         height, width = image.height, image.width
         draws = draw_geometric_pair(self.specs, height, width, generator)
-        reduction = image.reduction(_shortest(draws), self.size)
-        pixels = image.pixels(reduction)  # [C,H/r,W/r]
-        crops = [
-            cut(pixels, draw, spec, self.size, reduction)
-            for draw, spec in zip(draws, self.specs, strict=True)
-        ]
+        crops = cut_out(image, draws, self.specs, self.size)
         boxes = [box for draw in draws if (box := draw.source_box(height, width)) is not None]
-        assert len(boxes) == 2  # `cut` takes no other draws
+        assert len(boxes) == 2  # `cut_out` takes no other draws
         return position, torch.stack(crops), torch.cat(boxes), torch.cat([draw.flip for draw in draws])
-
-
-def _shortest(draws: Sequence[GeometricDraw]) -> int:
-    """Return the shortest side of these crops, 0 where they want whole images: those of the official code do,
-    which does not antialias."""
-    sides = [0 if d.box is None or d.semantics == "official" else int(d.box[:, 2:].min()) for d in draws]
-    return min(sides)
-
-
-def cut(image: Tensor, draw: GeometricDraw, spec: ViewSpec, size: int, reduction: int = 1) -> Tensor:
-    """Crop, resize and mirror one uint8 image to [C,S,S] bytes.
-
-    Args:
-        image: [C,H/r,W/r].
-        draw: a crop of the image of H x W pixels.
-        spec: the view's interpolation.
-        size: S.
-        reduction: r.
-    """
-    if draw.box is None:
-        raise UserError("this preset has no crop and works only on images of one small size (glyphs)")
-    assert spec.crop is not None
-    top, left, height, width = draw.box[0].tolist()
-    rows, columns = (
-        slice(round(first / reduction), round((first + side) / reduction))
-        for first, side in ((top, height), (left, width))
-    )
-    resize = _resized_official if draw.semantics == "official" else resize_bytes
-    view = resize(image[:, rows, columns], (size, size), spec.crop.interpolation)
-    return view.flip(2) if bool(draw.flip[0]) else view
-
-
-def _resized_official(image: Tensor, sides: tuple[int, int], interpolation: str) -> Tensor:
-    return resize_by_taps(image, sides[0], interpolation).round_().clamp_(0, 255).to(torch.uint8)
 
 
 class _PlannedItems:

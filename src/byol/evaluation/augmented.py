@@ -7,10 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from byol.augment.apply import apply
-from byol.augment.draw import draw
+from byol.augment.draw import draw, draw_geometric
 from byol.augment.evaluation import Preprocess
 from byol.augment.presets import Crop, ViewSpec
+from byol.augment.transfer import sent, sent_numbers
 from byol.augment.views import normalized
+from byol.data.crops import cut_out
 from byol.data.images import Subset, resident
 from byol.evaluation.batches import decoded_batches
 from byol.evaluation.features import evaluating
@@ -47,24 +49,26 @@ class RandomCrops:
         assert image_set.labels is not None
         images = resident(image_set)
         self.image_set, self.preprocess, self.seed = image_set, preprocess, seed
-        self.device, self.num_workers = device, num_workers
+        self.device, self.num_workers = torch.device(device), num_workers
         self.images = None if images is None else images.to(device)
         self.labels = image_set.labels.to(device)
 
     def __call__(self, epoch: int, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield views [B,C,S,S] and labels [B] of one epoch, whose batches of indices are `order`."""
-        views = self._decoded(epoch, order) if self.images is None else self._resident(epoch, order)
-        for rows, view in zip(order, views, strict=True):
-            yield view.to(self.device), self.labels[rows.to(self.device)]
-
-    def _resident(self, epoch: int, order: Sequence[Tensor]) -> Iterator[Tensor]:
-        assert self.images is not None
+        statistics = self.preprocess.mean, self.preprocess.std
+        if self.images is None:
+            for rows, crops in zip(order, self._decoded(epoch, order), strict=True):
+                views = normalized(crops.to(self.device).float() / 255, statistics)
+                yield views, self.labels[sent_numbers(rows, self.device)]
+            return
         for step, rows in enumerate(order):
+            chosen = sent_numbers(rows, self.device)
             generator = derived_generator(self.seed, VIEWS, epoch, step)
-            yield _view(self.images[rows.to(self.device)], self.preprocess, generator)
+            views = normalized(_cropped(self.images[chosen], self.preprocess.size, generator), statistics)
+            yield views, self.labels[chosen]
 
     def _decoded(self, epoch: int, order: Sequence[Tensor]) -> Iterator[Tensor]:
-        per_image = partial(_single_view, self.preprocess, (self.seed, epoch))
+        per_image = partial(_single_crop, self.preprocess.size, (self.seed, epoch))
         return decoded_batches(self.image_set, per_image, order, self.num_workers)
 
 
@@ -107,12 +111,15 @@ def augmented_training(
     return training
 
 
-def _single_view(preprocess: Preprocess, seeds: tuple[int, int], index: int, image: Picture) -> Tensor:
-    return _view(image.pixels()[None], preprocess, derived_generator(seeds[0], CROPS, seeds[1], index))[0]
+def _single_crop(size: int, seeds: tuple[int, int], index: int, image: Picture) -> Tensor:
+    generator = derived_generator(seeds[0], CROPS, seeds[1], index)
+    drawn = draw_geometric(CROP_AND_FLIP, 1, image.height, image.width, generator)
+    (crop,) = cut_out(image, [drawn], [CROP_AND_FLIP], size)
+    return crop  # [C,S,S] uint8
 
 
-def _view(images: Tensor, preprocess: Preprocess, generator: torch.Generator) -> Tensor:
-    """Crop, flip and normalise uint8 [B,C,H,W] to float32 [B,C,S,S]."""
+def _cropped(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Crop and flip uint8 [B,C,H,W] to float32 [B,C,S,S] in [0,1]."""
     count, channels, height, width = images.shape
-    drawn = draw(CROP_AND_FLIP, count, height, width, channels, generator).to(images.device)
-    return normalized(apply(images, drawn, preprocess.size), (preprocess.mean, preprocess.std))
+    (drawn,) = sent([draw(CROP_AND_FLIP, count, height, width, channels, generator)], images.device)
+    return apply(images, drawn, size)

@@ -13,8 +13,11 @@ from byol.data.images import in_memory, picture, rows_in_memory
 from byol.data.worker_signals import ignore_stop_signals
 from byol.types import ImageSet, Picture
 
+_PIECE = 128
+"""Images that a worker makes at a time: of a whole batch of large ones shared memory would hold few."""
+
 PerImage = Callable[[int, Picture], Tensor]
-"""From an image's index and the image to float32 [C,S,S]."""
+"""From an image's index and the image to a tensor [C,S,S]."""
 
 
 def preprocessed_batches(
@@ -64,26 +67,33 @@ def decoded_batches(
     Raises:
         UserError: an image cannot be read.
     """
-    workers = _affordable(image_set, per_image, order, num_workers)
+    pieces = [piece for rows in order for piece in rows.split(_PIECE)]
+    workers, ready = _affordable(image_set, per_image, pieces, num_workers)
     loader: DataLoader[Tensor] = DataLoader(
         _Mapped(image_set, per_image),
-        batch_sampler=[rows.tolist() for rows in order],
+        batch_sampler=[piece.tolist() for piece in pieces],
         num_workers=workers,
-        prefetch_factor=1 if workers else None,
+        prefetch_factor=ready if workers else None,
         worker_init_fn=ignore_stop_signals(),
         # Without one, starting to iterate draws a number from the global generator.
         generator=torch.Generator(),
     )
-    yield from loader
+    decoded = iter(loader)
+    for rows in order:
+        parts = [next(decoded) for _ in rows.split(_PIECE)]
+        yield parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _affordable(image_set: ImageSet, per_image: PerImage, order: Sequence[Tensor], num_workers: int) -> int:
-    """Return how many workers are of use, and whose batches shared memory holds: each has one ready."""
-    if not num_workers or not len(order):
-        return 0
-    first = int(order[0][0])
-    batch_bytes = per_image(first, picture(image_set, first)).nbytes * len(order[0])
-    return max(1, min(num_workers, len(order), READY_BYTES // batch_bytes))
+def _affordable(
+    image_set: ImageSet, per_image: PerImage, pieces: Sequence[Tensor], num_workers: int
+) -> tuple[int, int]:
+    """Return how many workers are of use, and how many pieces each has ready: shared memory holds all."""
+    if not num_workers or not len(pieces):
+        return 0, 1
+    first = int(pieces[0][0])
+    piece_bytes = per_image(first, picture(image_set, first)).nbytes * len(pieces[0])
+    workers = max(1, min(num_workers, len(pieces), READY_BYTES // piece_bytes))
+    return workers, max(1, min(2, READY_BYTES // (piece_bytes * workers)))
 
 
 class _Mapped(Dataset[Tensor]):

@@ -20,7 +20,7 @@ from byol.evaluation.opening import Architecture, command_settings, open_with_da
 from byol.evaluation.target import Data, Target, check_channels, chosen_device
 from byol.rundir import written_whole
 from byol.types import Features, ImageSet
-from byol.weights import write_tensors
+from byol.weights import write_safetensors
 
 SPLITS = ("train", "test", "unlabeled", "all")
 UNLABELLED = -1
@@ -83,7 +83,9 @@ def _features(
     backbone, preprocess = target.backbone, target.preprocess
 
     def compute() -> Features:
-        return extract(backbone, preprocess, images, device=device, num_workers=num_workers)
+        return extract(
+            backbone, preprocess, images, device=device, num_workers=num_workers, shown_as=f"{split} images"
+        )
 
     key = fingerprint(backbone, preprocess, images, data, split)
     return cached(target.cache, key, images, compute)
@@ -154,7 +156,7 @@ def _write_safetensors(file: Path, features: Features) -> None:
     tensors = {"vectors": features.vectors.contiguous()}
     if features.labels is not None:
         tensors["labels"] = features.labels
-    write_tensors(file, tensors)
+    write_safetensors(file, tensors)
 
 
 WRITERS: dict[str, Callable[[Path, Features], None]] = {

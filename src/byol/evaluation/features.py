@@ -1,6 +1,7 @@
 """Features: the vectors of a whole image set from a frozen network, extracted once and kept."""
 
 import hashlib
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from byol.data.images import resident, rows_in_memory
 from byol.evaluation.batches import preprocessed_batches
 from byol.rundir import written_whole
 from byol.types import Features, ImageSet
-from byol.weights import write_tensors
+from byol.weights import write_safetensors
 
 _VECTORS = "byol features 2"
 """Part of every fingerprint: raise it when the same inputs come to mean other vectors."""
@@ -46,11 +47,12 @@ def extract(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
     num_workers: int = 0,
+    shown_as: str | None = None,
 ) -> Features:
     """Return the vectors [N,D] of every image of a set, in its order.
 
     The network runs in eval mode and without gradients; its state stays bit-identical and its
-    modes are as before. It is moved to `device`.
+    modes are as before. It is moved to `device`. A terminal shows how far it is where `shown_as` names it.
 
     Raises:
         UserError: an image cannot be read.
@@ -61,7 +63,7 @@ def extract(
         image_set, preprocess, order, batch_size=batch_size, device=device, num_workers=num_workers
     )
     vectors, done = torch.empty(0, 0, dtype=torch.float32), 0
-    with evaluating(backbone), torch.no_grad():
+    with evaluating(backbone), torch.no_grad(), _bar(shown_as, len(image_set)) as advance:
         for batch in batches:
             found = backbone(batch)  # [B,D]
             if done == 0:
@@ -69,7 +71,31 @@ def extract(
                 vectors = vectors.new_empty(len(image_set), found.shape[1])  # [N,D]
             vectors[done : done + len(found)] = found
             done += len(found)
+            advance(len(found))
     return Features(vectors, image_set.labels, image_set.keys)
+
+
+@contextmanager
+def _bar(name: str | None, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar while something lasts; yield what moves it on."""
+    if name is None or not sys.stderr.isatty():
+        yield lambda count: None
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    # No thread and nothing redirected: decoding processes are forked meanwhile.
+    with Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        auto_refresh=False,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda count: progress.update(task, advance=count, refresh=True)
 
 
 def pixels(image_set: ImageSet, size: int, num_workers: int = 0) -> Features:
@@ -117,11 +143,11 @@ def fingerprint(
 
     It covers every tensor of the network's state, the network's structure, chosen layer and precision, the
     preprocessing, the names of data and split, every key, and the images: all bytes where they are in
-    memory or fit into it, else 256 images spread evenly, and of files size and time of change.
+    memory or fit into it, of larger files size and time of change, else 256 images spread evenly.
     """
     digest = _begun(_VECTORS, backbone, preprocess, image_set, data, split)
-    if not _add_images(digest, image_set):
-        _add_unread(digest, image_set)
+    if not (_add_all(digest, image_set) or _add_stamps(digest, image_set)):
+        _add_sample(digest, image_set)
     return digest.hexdigest()
 
 
@@ -129,7 +155,8 @@ def image_digest(image_set: ImageSet, preprocess: Preprocess) -> str:
     """Return a SHA-256 of images and preprocessing alone, whatever the data are called and where they lie:
     of sets too large for memory all keys and 256 images."""
     digest = _begun(_IMAGES, nn.Identity(), preprocess, image_set, "", "")
-    _add_images(digest, image_set)
+    if not _add_all(digest, image_set):
+        _add_sample(digest, image_set)
     return digest.hexdigest()
 
 
@@ -147,26 +174,31 @@ def _begun(
     return digest
 
 
-def _add_images(digest: Any, image_set: ImageSet) -> bool:
-    """Add all images where they fit into memory, else a sample; say whether it was all."""
+def _add_all(digest: Any, image_set: ImageSet) -> bool:
+    """Add all images where they fit into memory; say whether they do."""
     images = resident(image_set)
     if images is not None:
         _add_tensor(digest, "images", images)
-        return True
+    return images is not None
+
+
+def _add_stamps(digest: Any, image_set: ImageSet) -> bool:
+    """Add all bytes of tensors, of files their stamps; say whether the images are either."""
+    for rows in torch.arange(len(image_set)).split(_SAMPLED_IMAGES):
+        images = rows_in_memory(image_set, rows)
+        if images is not None:
+            _add_tensor(digest, "images", images)
+        elif stamps := file_stamps(image_set, rows):
+            _add_text(digest, *stamps)
+        else:
+            return False
+    return True
+
+
+def _add_sample(digest: Any, image_set: ImageSet) -> None:
     step = max(1, len(image_set) // _SAMPLED_IMAGES)
     for index in range(0, len(image_set), step):
         _add_tensor(digest, str(index), image_set[index])
-    return False
-
-
-def _add_unread(digest: Any, image_set: ImageSet) -> None:
-    """Add what a sample leaves out: all bytes of tensors, the stamps of files."""
-    for rows in torch.arange(len(image_set)).split(_SAMPLED_IMAGES):
-        images = rows_in_memory(image_set, rows)
-        if images is None:
-            _add_text(digest, *file_stamps(image_set, rows))
-        else:
-            _add_tensor(digest, "images", images)
 
 
 def _add_text(digest: Any, *words: str) -> None:
@@ -194,4 +226,4 @@ def _read(file: Path, count: int) -> Tensor | None:
 
 def _write(file: Path, vectors: Tensor) -> None:
     with written_whole(file) as temporary:
-        write_tensors(temporary, {"vectors": vectors.contiguous()})
+        write_safetensors(temporary, {"vectors": vectors.contiguous()})

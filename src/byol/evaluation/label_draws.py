@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from byol.data.folder import NAMES_ENCODED
 from byol.data.splits import draw_labels
 from byol.evaluation.task import Task
 from byol.rundir import write_atomically
@@ -47,4 +48,4 @@ def _name(data: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9._]+", "-", data).strip("-")
     if plain == data:
         return data
-    return f"{plain[-40:]}-{hashlib.sha256(data.encode()).hexdigest()[:8]}"
+    return f"{plain[-40:]}-{hashlib.sha256(data.encode(errors=NAMES_ENCODED)).hexdigest()[:8]}"

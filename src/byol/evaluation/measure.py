@@ -255,7 +255,14 @@ def _vectors(
     network, preprocess = representation.network, representation.preprocess
 
     def compute() -> Features:
-        return extract(network, preprocess, images, device=machine.device, num_workers=machine.num_workers)
+        return extract(
+            network,
+            preprocess,
+            images,
+            device=machine.device,
+            num_workers=machine.num_workers,
+            shown_as=f"{representation.name}, {split} images",
+        )
 
     key = fingerprint(network, preprocess, images, data, split) if representation.cache else ""
     vectors = cached(representation.cache, key, images, compute).vectors

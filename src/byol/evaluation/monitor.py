@@ -37,15 +37,14 @@ def holdout_accuracies(
     holdout: ImageSet,
     probe: nn.Module | None = None,
     device: torch.device | str = "cpu",
-    limit: int = _IMAGES,
     num_workers: int = 0,
 ) -> dict[str, float]:
     """Return the accuracies 0-1 on a labelled hold-out: of kNN ("knn"), and of an online probe ("online").
 
-    Of each set at most `limit` images are used, the same random ones every time.
+    Of each set at most 10,000 images are used, the same random ones every time.
     """
     assert train_images.labels is not None
-    bank_images, holdout = _at_most(train_images, limit), _at_most(holdout, limit)
+    bank_images, holdout = _at_most(train_images, _IMAGES), _at_most(holdout, _IMAGES)
     assert holdout.labels is not None
     bank = extract(backbone, preprocess, bank_images, device=device, num_workers=num_workers)
     held = extract(backbone, preprocess, holdout, device=device, num_workers=num_workers)
@@ -70,19 +69,18 @@ class PatchMonitor:
     classes: PixelClasses
 
     @classmethod
-    def of(cls, train: ImageSet, holdout: ImageSet, data: str, limit: int = _MASKED_IMAGES) -> Self:
-        """Take at most `limit` images of each set, and check all their masks.
+    def of(cls, train: ImageSet, holdout: ImageSet, data: str) -> Self:
+        """Take at most 500 images of each set, and check all their masks.
 
         Args:
             train: with masks, as the hold-out.
             holdout: what is scored.
             data: the source's name, which tells the classes of a well-known set.
-            limit: images of each set.
 
         Raises:
             UserError: as `check_masks`.
         """
-        train, holdout = _at_most(train, limit), _at_most(holdout, limit)
+        train, holdout = _at_most(train, _MASKED_IMAGES), _at_most(holdout, _MASKED_IMAGES)
         classes = classes_in(data, (train, holdout))
         for name, images in (("train", train), ("holdout", holdout)):
             check_masks(images, classes, f"{name} masks of {data}")

@@ -5,20 +5,30 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
+from byol.config import PretrainConfig
 from byol.core.backbone import Backbone
 from byol.data.folder import unread_kinds
+from byol.training.compilation import not_compiled_message
 from byol.training.preparation import PreparedData
 
 LARGE = 5_000_000
 """Parameters of a backbone that is no longer quick on a CPU: a ResNet-18 has 11 million."""
 
+SMALL_BATCH = 512
+FEW_STEPS = range(100, 10_000)
+"""In which LARS with the published rates moves little (docs/log.md); in fewer nothing learns, it is a try."""
 
-def advice(data: PreparedData, backbone: Backbone, own: bool) -> Iterator[str]:
+
+def advice(
+    config: PretrainConfig, data: PreparedData, backbone: Backbone, steps: int, own: bool
+) -> Iterator[str]:
     """Yield a line for each thing of note.
 
     Args:
+        config: of the run.
         data: of the run.
         backbone: of the run.
+        steps: of the run.
         own: whether it is a network of the user's own, rather than one by name.
     """
     if data.skipped:
@@ -30,6 +40,13 @@ def advice(data: PreparedData, backbone: Backbone, own: bool) -> Iterator[str]:
             f"the representation is what layer '{layer}' puts out, {backbone.num_features} numbers; if that "
             "is a classifier, pass hidden_layer (-2: the layer before it)"
         )
+    if config.optimizer == "lars" and config.batch_size <= SMALL_BATCH and steps in FEW_STEPS:
+        yield (
+            f"{steps} steps of LARS, which is made for long runs with large batches: in so few --optimizer "
+            "adamw learns more, or give more --epochs"
+        )
+    if (message := not_compiled_message(config)) is not None:
+        yield message
     if not torch.cuda.is_available() and sum(p.numel() for p in backbone.net.parameters()) > LARGE:
         yield (
             "no GPU was found, and this network is a large one for a CPU; "

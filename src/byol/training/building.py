@@ -21,18 +21,18 @@ from byol.errors import UserError
 from byol.methods import PIXEL_METHODS
 from byol.randomness import NETWORK, derived_seed
 from byol.rundir import RunDirectory
+from byol.training.compilation import use_compile
 from byol.training.module import OptimizerSettings, Pretraining
 from byol.training.online_probe import OnlineProbe
 from byol.training.preparation import (
     Lengths,
     PreparedData,
     peak_rate,
-    use_compile,
     view_specs,
     worker_count,
 )
 from byol.training.processes import is_first_process
-from byol.training.view_makers import ResidentViews, StreamedViews
+from byol.training.view_makers import ResidentViews, StreamedViews, ViewMaker
 from byol.weights import load_plain, read_weights, save_weights
 
 
@@ -60,7 +60,7 @@ def build_module(
     normalize = preprocess.mean, preprocess.std
     if data.images is not None:
         size, boxes = learner.image_size, learner.takes_views
-        make_views: nn.Module = ResidentViews(data.images, specs, size, plan, compiled, normalize, boxes)
+        make_views: ViewMaker = ResidentViews(data.images, specs, size, plan, compiled, normalize, boxes)
     else:
         make_views = StreamedViews(specs, plan, compiled, normalize)
     settings = _optimizer_settings(config, durations)

@@ -20,7 +20,7 @@ from byol.data.batches import BatchPlan
 from byol.data.dataset_images import require_map_style, sample_image
 from byol.errors import UserError
 from byol.randomness import CROPS, NETWORK, derived_generator, derived_seed
-from byol.rundir import write_tensors
+from byol.rundir import write_state
 from byol.training.accelerator_options import AcceleratorOptions
 from byol.training.clock import Clock
 from byol.training.loop import Loop
@@ -238,8 +238,8 @@ class BYOLTrainer:
 
     def _save(self) -> None:
         number = math.ceil(self.step / self.checkpoint_every)
-        write_tensors(self.checkpoint_folder / f"checkpoint.{number}.pt", self.net.state_dict())
-        write_tensors(self.checkpoint_folder / _STATE_FILE, self.state_dict())
+        write_state(self.checkpoint_folder / f"checkpoint.{number}.pt", self.net.state_dict())
+        write_state(self.checkpoint_folder / _STATE_FILE, self.state_dict())
 
 
 def _require_positive(**numbers: int) -> None:

@@ -1,8 +1,10 @@
 """What happens between optimizer steps: measure, save, stop when asked."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,12 +15,13 @@ import torch.distributed as dist
 
 from byol.bundle import save_bundle
 from byol.core.processes import several_processes
-from byol.rundir import RunDirectory, write_tensors
+from byol.rundir import RunDirectory, write_state
 from byol.training import checkpoint
 from byol.training.clock import Clock
 from byol.training.errors import Interrupted, NonFiniteError
 from byol.training.module import Pretraining
 from byol.training.preparation import Lengths
+from byol.training.processes import is_first_process
 from byol.training.progress import Progress
 from byol.training.requeue import requeue
 from byol.training.warm_up import needs_warm_up, warm_up
@@ -30,12 +33,19 @@ class BetweenSteps(L.Callback):
     """What happens when training starts and after every optimizer step, in this order."""
 
     def __init__(
-        self, clock: Clock, saving: "Checkpoints", stop: "StopOnSignal", state: dict[str, Any] | None
+        self,
+        clock: Clock,
+        saving: "Checkpoints",
+        stop: "StopOnSignal",
+        state: dict[str, Any] | None,
+        may_run_eagerly: bool,
     ) -> None:
+        """Go on from `state`, if any; where compiling fails, go on without it, if that is allowed."""
         self.clock = clock
         self.saving = saving
         self.stop = stop
         self.state = state
+        self.may_run_eagerly = may_run_eagerly
         # Of the first process only.
         self.monitor: Monitor | None = None
         self.first_views: Callable[[], None] | None = None
@@ -47,7 +57,10 @@ class BetweenSteps(L.Callback):
         if self.first_views is not None:
             self.first_views()
         if needs_warm_up(module):
-            warm_up(trainer, module)
+            compiled = module.compiled
+            warm_up(trainer, module, self.may_run_eagerly)
+            if compiled and not module.compiled and trainer.is_global_zero:
+                self.saving.run.amend_environment(compiled=False)
         self.clock.start()
 
     def on_train_batch_start(self, trainer: L.Trainer, module: Any, batch: Any, batch_index: int) -> None:
@@ -173,7 +186,7 @@ class Checkpoints:
     def _write(self, module: Pretraining, seconds: float) -> None:
         optimizer = module.trainer.optimizers[0]
         state = checkpoint.checkpoint_of(module, optimizer, self.config, self.data, seconds)
-        write_tensors(self.run.last_checkpoint, state)
+        write_state(self.run.last_checkpoint, state)
         self._write_bundle(module, self.run.model)
         if module.online_probe is not None:
             save_weights(module.online_probe, self.run.online_probe)
@@ -225,7 +238,11 @@ class StopOnSignal:
             raise Interrupted(number, self.run_path, requeue() if asks else None)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
+        first, self.received = not self.received, number
+        if first and is_first_process():
+            told = f"\n{signal.Signals(number).name}: stopping after this step, to save it\n"
+            with suppress(OSError):  # who reads it may have been stopped, too
+                os.write(2, told.encode())  # past Python's buffers, which this may have interrupted
 
     def _agreed(self) -> int:
         """Return the signal that any process received, the same on all of them.

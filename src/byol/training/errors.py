@@ -15,13 +15,27 @@ class NonFiniteError(UserError):
         super().__init__(f"the loss or a weight is not finite by step {step}. {advice}")
 
 
+class OutOfMemory(UserError):  # noqa: N818 - it reads as what it is
+    """The device's memory does not hold a step."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the GPU's memory is full: --accumulate 2 computes each batch in two halves; --precision bf16, a "
+            "smaller --batch-size or --image-size take less, too; where it was kNN: --knn-every 0"
+        )
+
+
 class LostProcessError(UserError):
     """Another process of the run has ended before its time, so that this one cannot go on."""
 
     def __init__(self, rank: int, fate: str, run: RunDirectory) -> None:
         """Tell which process ended, how ("was killed"), and how to go on with the run."""
         saved = run.last_checkpoint.is_file()
-        then = f"continue: byol pretrain --resume {run.path}" if saved else "nothing was saved: start again"
+        then = (
+            f"continue: byol pretrain --resume {run.path}"
+            if saved
+            else f"nothing was saved: remove {run.path}, if it is there, and start again"
+        )
         super().__init__(f"the process of rank {rank} {fate}, and with it the run; {then}")
 
 

@@ -42,7 +42,10 @@ class TensorBoard:
     """Event files in the run directory."""
 
     def __init__(self, config: PretrainConfig, run: RunDirectory) -> None:
-        self.logger = TensorBoardLogger(run.path, name="tensorboard", version="")
+        # A run that goes on repeats the steps behind its checkpoint; what was written of them is dropped.
+        records = run.metrics()
+        next_step = records[-1]["step"] + 1 if records else 0
+        self.logger = TensorBoardLogger(run.path, name="tensorboard", version="", purge_step=next_step)
 
     def begin(self, settings: Mapping[str, Any], tags: Mapping[str, str]) -> None:
         """Write nothing yet."""

@@ -17,7 +17,7 @@ from byol.optim.lars import LARS
 from byol.optim.schedules import warmup_cosine
 from byol.randomness import NETWORK, derived_seed
 from byol.training.online_probe import OnlineProbe
-from byol.training.view_makers import channels_last
+from byol.training.view_makers import ViewMaker, channels_last
 from byol.training.watch import Watch
 
 
@@ -66,7 +66,7 @@ class Pretraining(L.LightningModule):
     def __init__(
         self,
         learner: Learner,
-        make_views: nn.Module,
+        make_views: ViewMaker,
         settings: OptimizerSettings,
         plan: BatchPlan,
         compile_step: bool = False,
@@ -85,9 +85,9 @@ class Pretraining(L.LightningModule):
         self.last_learning_rate = 0.0
         self.watch = Watch()
         if compile_step:
-            for part in (learner.online, learner.predictor, learner.target):
-                if part is not None:
-                    part.compile()
+            for part in self._compiled_parts():
+                # Shapes never change; left to itself, torch takes the predictor's batch for variable.
+                part.compile(dynamic=False)
         # DistributedDataParallel reads this from the module it wraps, which is this one.
         # Its buffers would be sent to all processes before every step: the images, too.
         self._ddp_params_and_buffers_to_ignore = [
@@ -96,6 +96,17 @@ class Pretraining(L.LightningModule):
             *(f"watch.{name}" for name, _ in self.watch.named_buffers()),
             *(f"online_probe.{name}" for name in (online_probe.state_dict() if online_probe else ())),
         ]
+
+    def run_eagerly(self) -> None:
+        """Do without compilation from here on."""
+        self.compiled = False
+        for part in self._compiled_parts():
+            part._compiled_call_impl = None  # what `compile` has set; torch has no way back
+        self.make_views.run_eagerly()
+
+    def _compiled_parts(self) -> list[nn.Module]:
+        parts = (self.learner.online, self.learner.predictor, self.learner.target)
+        return [part for part in parts if part is not None]
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the loss of one micro-batch."""

@@ -1,14 +1,10 @@
 """From settings to everything concrete: images, view specifications, sizes, lengths in steps."""
 
 import hashlib
-import shutil
-import sysconfig
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -95,7 +91,7 @@ def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
         image_size=size,
         channels=data.channels,
         holdout=_held_out(config, data.train),
-        knn_every=config.knn_every or _knn_every(data, config.batch_size, total_steps),
+        knn_every=config.knn_every or _knn_every(config, data, total_steps),
         # Kept: another limit, on another machine, would change the views of a run that goes on there.
         in_memory="off" if data.images is None else "on",
         preset=preset,
@@ -118,17 +114,17 @@ def _held_out(config: PretrainConfig, images: ImageSet) -> float | None:
     return HOLDOUT if config.holdout is None and measurable else config.holdout
 
 
-def _knn_every(data: PreparedData, batch_size: int, total_steps: int) -> str:
-    """Return a tenth of the run or longer, so that measuring takes a ninth of the time at most; where that
-    exceeds the run, "0".
+def _knn_every(config: PretrainConfig, data: PreparedData, total_steps: int) -> str:
+    """Return a tenth of the run or longer, so that measuring takes about a ninth of the time at most; where
+    that exceeds the run, "0", unless an online probe is to be scored at its end.
 
     Training on an image costs about as much as measuring eight, or, where it is decoded first, one or more.
     """
     images = images_measured(data.train, data.holdout) * (8 if data.images is None else 1)
-    steps = -(-images // batch_size)
+    steps = -(-images // config.batch_size)
     if 10 * steps <= total_steps:
         return "10%"
-    return f"{steps}st" if steps <= total_steps else "0"
+    return f"{steps}st" if steps <= total_steps or config.online_probe else "0"
 
 
 def peak_rate(config: PretrainConfig) -> float:
@@ -211,28 +207,6 @@ def _default_warmup(config: PretrainConfig, steps_per_epoch: int, total: int) ->
 def worker_count(config: PretrainConfig) -> int:
     """Return how many processes decode images for each one that trains; a machine's cores are shared out."""
     return decoder_count(config.num_workers, launch_of(config).devices)
-
-
-def use_compile(config: PretrainConfig) -> bool:
-    """Say whether to compile the step: never on a CPU unless asked to, nor where something is missing."""
-    missing = _missing_for_compiling()
-    if config.compile == "on" and missing:
-        raise UserError(f"--compile on needs {missing}; --compile auto does without")
-    return config.compile == "on" or (config.compile == "auto" and not missing and torch.cuda.is_available())
-
-
-def _missing_for_compiling() -> str | None:
-    """Return what torch.compile needs and does not find; it would tell so in the middle of the first step."""
-    if not any(shutil.which(name) for name in ("cc", "gcc", "clang", "cl")):
-        return "a C compiler (gcc or clang)"
-    headers = (sysconfig.get_path("include"), sysconfig.get_config_var("INCLUDEPY"))  # on Debian they differ
-    if not any(Path(folder, "Python.h").is_file() for folder in headers if folder):
-        return "Python's header files (python3-dev)"
-    if torch.cuda.is_available() and find_spec("triton") is None:
-        return "Triton (pip install triton)"
-    if torch.cuda.is_available() and torch.cuda.get_device_capability() < (7, 0):
-        return "a GPU of compute capability 7.0 or more"
-    return None
 
 
 def _optimizer_defaults(config: PretrainConfig, epochs: float) -> LengthPreset:

@@ -4,6 +4,8 @@ import sys
 import time
 from typing import Any, TextIO
 
+_QUIET_SECONDS = 600
+
 
 class Progress:
     """Shows loss, kNN, images per second, share of time spent waiting for data, and time to go.
@@ -11,7 +13,8 @@ class Progress:
     Args:
         total_steps: of the run.
         stream: where to write (standard error by default); on a terminal the line is rewritten in place.
-        plain_lines: at most about this many lines in a whole run where it is no terminal.
+        plain_lines: about this many lines in a whole run where it is no terminal, or one every ten minutes
+            where that is more.
     """
 
     def __init__(self, total_steps: int, stream: TextIO | None = None, plain_lines: int = 20) -> None:
@@ -20,6 +23,7 @@ class Progress:
         self.on_terminal = self.stream.isatty()
         self.every = max(1, total_steps // plain_lines)
         self.next_line = 0
+        self.line_time = 0.0
         self.knn = ""
         self.started: tuple[float, int] | None = None
 
@@ -35,7 +39,8 @@ class Progress:
             return
         if self.on_terminal:
             self.stream.write("\r\x1b[K" + self._line(record))
-        elif step >= self.next_line or step == self.total_steps:
+        elif step >= self.next_line or step == self.total_steps or self._quiet():
+            self.line_time = time.monotonic()
             self.next_line = (step // self.every + 1) * self.every
             self.stream.write(self._line(record) + "\n")
         self.stream.flush()
@@ -49,6 +54,9 @@ class Progress:
         """Leave the last line standing."""
         if self.on_terminal:
             self.stream.write("\n")
+
+    def _quiet(self) -> bool:
+        return time.monotonic() - self.line_time > _QUIET_SECONDS
 
     def _line(self, record: dict[str, Any]) -> str:
         return (
@@ -64,5 +72,7 @@ class Progress:
             return "done"
         if step == start_step:
             return "..."
-        seconds = (time.monotonic() - start_time) / (step - start_step) * (self.total_steps - step)
-        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} to go"
+        seconds = int((time.monotonic() - start_time) / (step - start_step) * (self.total_steps - step))
+        minutes, hours = seconds // 60, seconds // 3600
+        long = f"{hours}:{minutes % 60:02d}" if hours else f"{minutes}"
+        return f"{long}:{seconds % 60:02d} to go"

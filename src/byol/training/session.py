@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import lightning as L
+import torch
 from torch import nn
 
 from byol.allocation import memory_kept
@@ -22,7 +23,7 @@ from byol.training.callbacks import BetweenSteps, Checkpoints, Monitor, StopOnSi
 from byol.training.clock import Clock
 from byol.training.companions import Companions
 from byol.training.environment import environment
-from byol.training.errors import Interrupted, LostProcessError, NonFiniteError
+from byol.training.errors import Interrupted, LostProcessError, NonFiniteError, OutOfMemory
 from byol.training.kernels import kernels_timed
 from byol.training.loggers import Loggers
 from byol.training.module import Pretraining
@@ -63,7 +64,7 @@ class Session:
             self.run, self._stored_settings(), self.data.identity(), architecture, durations, clock
         )
         stop = StopOnSignal(saving.save, str(self.run.path))
-        between = BetweenSteps(clock, saving, stop, self.state)
+        between = BetweenSteps(clock, saving, stop, self.state, self.config.compile == "auto")
         if trainer.is_global_zero:
             between.monitor = self._monitor(module, progress, clock, durations, loggers)
             views = (self.run.views_picture, module, self.data, self.config)
@@ -78,7 +79,10 @@ class Session:
                 progress.say(self._summary(module))
                 self._begin(module, progress, loggers)
             companions.start()
-            trainer.fit(module, batches(self.config, self.data, plan, first_step, durations.total))
+            try:
+                trainer.fit(module, batches(self.config, self.data, plan, first_step, durations.total))
+            except torch.OutOfMemoryError as error:
+                raise OutOfMemory from error
         if companions.was_started:
             raise SystemExit(0)  # what comes after the run is for the process that started this one
 
@@ -195,9 +199,10 @@ class Session:
 
     def _begin(self, module: Pretraining, progress: Progress, loggers: Loggers) -> None:
         """Write what a new run starts with, or cut back what a stopped one wrote after its checkpoint."""
-        for line in advice(self.data, module.learner.backbone, own=self.net is not None):
+        steps, own = module.settings.total_steps, self.net is not None
+        for line in advice(self.config, self.data, module.learner.backbone, steps, own):
             progress.say(line)
-        settings, made_with = self._stored_settings(), environment()
+        settings, made_with = self._stored_settings(), environment() | {"compiled": module.compiled}
         if self.state is not None:
             self.run.cut_metrics(self.state["step"])
         else:
@@ -212,9 +217,9 @@ class Session:
     ) -> None:
         """Leave something to resume from, or nothing: save what was trained before an image that cannot
         be read, say, and remove a run without a checkpoint, unless its log may tell what happened."""
-        broken = isinstance(error, NonFiniteError)
-        # Where another process ended in the middle of a step, the weights are in the middle of it, too.
-        whole = isinstance(error, UserError) and not broken and not isinstance(error, LostProcessError)
+        # These leave the weights broken, or in the middle of a step.
+        halfway = isinstance(error, NonFiniteError | LostProcessError | OutOfMemory)
+        whole = isinstance(error, UserError) and not halfway
         if whole and module.step > 0:
             with suppress(UserError):  # the disk may be what is wrong
                 saving.save(module)

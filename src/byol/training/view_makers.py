@@ -26,7 +26,17 @@ from byol.randomness import VIEWS, derived_generator
 from byol.types import View
 
 
-class ResidentViews(nn.Module):
+class ViewMaker(nn.Module):
+    """Turns batches into views, part of it as one graph."""
+
+    make: "_OneGraph"
+
+    def run_eagerly(self) -> None:
+        """Do without compilation from here on."""
+        self.make.compiled = self.make.plain
+
+
+class ResidentViews(ViewMaker):
     """Views of images that stay on the training device; a batch brings only their indices."""
 
     images: Tensor
@@ -63,7 +73,7 @@ class ResidentViews(nn.Module):
         return with_geometry(made, draws, images, self.boxes)
 
 
-class StreamedViews(nn.Module):
+class StreamedViews(ViewMaker):
     """Views of crops that the loader's workers have cut: the colours are done here, in one batch."""
 
     def __init__(

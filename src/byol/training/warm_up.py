@@ -1,5 +1,6 @@
 """Compile a step before the clock runs, and leave no trace of it."""
 
+import sys
 from copy import deepcopy
 
 import lightning as L
@@ -7,6 +8,7 @@ import torch
 
 from byol.data.batches import Batch
 from byol.training.module import Pretraining
+from byol.training.processes import is_first_process
 from byol.training.view_makers import ResidentViews
 
 
@@ -15,22 +17,38 @@ def needs_warm_up(module: Pretraining) -> bool:
     return module.compiled or module.device.type != "cpu"
 
 
-def warm_up(trainer: L.Trainer, module: Pretraining) -> None:
+def warm_up(trainer: L.Trainer, module: Pretraining, may_run_eagerly: bool = False) -> None:
     """Run views, networks and backward once on dummy data, as every step does, but for the optimizer's part.
 
     No weight moves. What a forward pass changes (batch statistics, sums of the watch, random state) is put
     back; gradients are dropped. It is the module itself that runs: what is compiled for a copy serves no
-    other.
+    other. Where compiling fails (of what it needs some is found by trying only), a warning says so and the
+    module runs as it is, or, without `may_run_eagerly`, the error is raised.
     """
+    from torch._dynamo.exc import TorchDynamoException  # takes a second to import
+
     parts = (module.learner, module.watch)
     before = [deepcopy(part.state_dict()) for part in parts]
     with torch.random.fork_rng(devices=[module.device] if module.device.type == "cuda" else []):
-        loss = trainer.strategy.training_step(dummy_batch(module), 0)
-        assert isinstance(loss, torch.Tensor)
-        loss.backward()
+        try:
+            _run_once(trainer, module)
+        except TorchDynamoException as error:
+            if not may_run_eagerly:
+                raise
+            cause = str(getattr(error, "inner_exception", error)).strip().partition("\n")[0]
+            if is_first_process():
+                print(f"warning: compiling failed, training goes on without: {cause}", file=sys.stderr)
+            module.run_eagerly()
+            _run_once(trainer, module)
     for part, state in zip(parts, before, strict=True):
         part.load_state_dict(state)
     module.zero_grad()
+
+
+def _run_once(trainer: L.Trainer, module: Pretraining) -> None:
+    loss = trainer.strategy.training_step(dummy_batch(module), 0)
+    assert isinstance(loss, torch.Tensor)
+    loss.backward()
 
 
 def dummy_batch(module: Pretraining) -> Batch:
