@@ -22,13 +22,13 @@ from byol.rundir import RunDirectory, write_atomically
 from byol.settings import read_yaml, recipe_text
 
 RECIPE = "cifar10-cpu"
-# Rates per 256 images times epochs, the same for every network. The paper's rates move a small network
-# little in so few steps, and much larger ones undo pretraining (docs/log.md). With more labels two cores
-# have time for fewer settings and epochs.
+# Rates per 256 images times epochs, the same for every network: the smaller ones for what is pretrained, whose
+# weights are small after SGD with decay, the larger ones for training from scratch (docs/log.md). With more labels
+# two cores have time for fewer settings and epochs.
 AMOUNTS: dict[str, dict[str, str]] = {
-    "1%": {"finetune_rates": "0.1,0.5,1", "finetune_epochs": "40"},
-    "10%": {"finetune_rates": "0.1,0.5", "finetune_epochs": "25"},
-    "all": {"finetune_rates": "0.05,0.2", "finetune_epochs": "3"},
+    "1%": {"finetune_rates": "0.02,0.1,0.5", "finetune_epochs": "40"},
+    "10%": {"finetune_rates": "0.02,0.1", "finetune_epochs": "25"},
+    "all": {"finetune_rates": "0.005,0.02,0.05", "finetune_epochs": "3"},
 }
 QUICK = {"finetune_rates": "0.05", "finetune_epochs": "1"}
 DRAWS = 3

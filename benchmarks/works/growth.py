@@ -10,6 +10,8 @@ import tempfile
 import time
 from contextlib import redirect_stderr
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import torch
 from networks import network
@@ -18,6 +20,7 @@ from turn import set_up_torch, take_turns
 import byol
 from byol.augment.presets import PRESETS
 from byol.config import PretrainConfig
+from byol.training.module import Pretraining
 from byol.training.preparation import prepare_data
 
 BATCH = 64
@@ -27,15 +30,19 @@ def trained(count: int, steps: int) -> dict[str, float]:
     """Return seconds to the first step, seconds a step after that, and bytes beyond the images."""
     images = torch.randint(0, 256, (1000, 3, 32, 32), dtype=torch.uint8).repeat(count // 1000, 1, 1, 1)
     net, _ = network("resnet8_16", 32)
-    forwards: list[float] = []
+    starts: list[float] = []
+    step = Pretraining.training_step
 
-    def note(_: object, inputs: tuple[torch.Tensor]) -> None:
-        if len(inputs[0]) == BATCH:
-            forwards.append(time.perf_counter())
+    def noted(*arguments: Any) -> torch.Tensor:
+        starts.append(time.perf_counter())
+        return step(*arguments)
 
-    net.register_forward_pre_hook(note)
     before, began = resident("VmRSS"), time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder, redirect_stderr(io.StringIO()):
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        redirect_stderr(io.StringIO()),
+        mock.patch.object(Pretraining, "training_step", noted),
+    ):
         run = byol.pretrain(
             images,
             net,
@@ -55,7 +62,7 @@ def trained(count: int, steps: int) -> dict[str, float]:
         )
         last = run.metrics()[-1]
     return {
-        "start_up": forwards[0] - began,
+        "start_up": starts[0] - began,
         "seconds_per_step": BATCH / last["images_per_second"],
         "data_wait": last["data_wait"],
         "bytes": resident("VmHWM") - before,

@@ -116,7 +116,7 @@ class PretrainConfig:
     log_every: str = "20st"
     """How often metrics are written: steps, epochs or a share of the run."""
     checkpoint_every: str = "10%"
-    """How often a checkpoint is saved: epochs, steps (3st) or a share of the run."""
+    """How often a checkpoint is saved (and hourly): epochs, steps or a share of the run; 0 = in the end."""
     backbone_every: str = "0"
     """How often the backbone is kept in a folder of its own, checkpoints/backbone-STEP: epochs, steps or
     a share of the run; 0 = never. The last one is model/."""

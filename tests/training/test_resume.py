@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +23,7 @@ from byol.cli import main
 from byol.data.decode import unreadable
 from byol.data.folder import FileImages
 from byol.rundir import RunDirectory
+from byol.training import callbacks
 from byol.training.callbacks import Monitor, StopOnSignal
 from byol.training.checkpoint import load
 from byol.training.errors import Interrupted
@@ -239,6 +242,24 @@ def test_image_that_breaks_in_the_middle_can_be_mended(
             byol.pretrain(f"folder:{pictures}", out=str(tmp_path / "broken"), **settings)
     resumed = byol.pretrain(resume=tmp_path / "broken")
     assert_same_run(whole.path, resumed.path)
+
+
+@pytest.mark.parametrize(("every", "saved"), [("100st", [4, 8, 12]), ("0", [12])])
+def test_a_checkpoint_is_never_older_than_an_hour(
+    every: str, saved: list[int], tiny: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock that goes on a thousand seconds whenever it is read."""
+    seconds, steps, write = count(0, 1000), [], callbacks.write_state
+
+    def noted(file: Path, state: dict[str, Any]) -> None:
+        steps.append(state["step"])
+        write(file, state)
+
+    monkeypatch.setattr(callbacks, "time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    monkeypatch.setattr(callbacks, "write_state", noted)
+    settings = {**tiny, "epochs": "12st", "checkpoint_every": every, "knn_every": "0"}
+    byol.pretrain("digits", out=str(tmp_path / "run"), **settings)
+    assert steps == saved
 
 
 @pytest.mark.parametrize("settings", [{"normalization": "group"}, {"target_statistics": "average"}], ids=str)

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,9 @@ from byol.training.requeue import requeue
 from byol.training.warm_up import needs_warm_up, warm_up
 from byol.training.watch import collapse_message, has_collapsed
 from byol.weights import save_weights
+
+_LONGEST_SECONDS = 3600
+"""Between two checkpoints."""
 
 
 class BetweenSteps(L.Callback):
@@ -156,7 +160,8 @@ class Checkpoints:
         durations: Lengths,
         clock: Clock,
     ) -> None:
-        """Save as often as `durations` say (0: at the end only), and keep a bundle as often (0: never)."""
+        """Save as often as `durations` say, and once an hour (0: at the end only); keep a bundle as often as
+        they say (0: never)."""
         self.clock = clock
         self.run = run
         self.config = config
@@ -165,11 +170,12 @@ class Checkpoints:
         self.every_steps = durations.checkpoint
         self.keep_steps = durations.backbone
         self.saved_step = -1
+        self.saved_at = time.monotonic()
 
     def __call__(self, module: Pretraining) -> None:
         last = module.step == module.settings.total_steps
         keep = bool(self.keep_steps) and module.step % self.keep_steps == 0
-        if last or keep or (self.every_steps and module.step % self.every_steps == 0):
+        if last or keep or self._is_due(module.step):
             self.save(module)
         if keep and module.trainer.is_global_zero:
             with self.clock.set_aside():
@@ -182,6 +188,12 @@ class Checkpoints:
         with self.clock.set_aside():
             self._write(module, self.clock.seconds())
         self.saved_step = module.step
+        self.saved_at = time.monotonic()
+
+    def _is_due(self, step: int) -> bool:
+        if not self.every_steps:
+            return False
+        return step % self.every_steps == 0 or time.monotonic() - self.saved_at > _LONGEST_SECONDS
 
     def _write(self, module: Pretraining, seconds: float) -> None:
         optimizer = module.trainer.optimizers[0]
