@@ -22,9 +22,9 @@ from byol.rundir import RunDirectory, write_atomically
 from byol.settings import read_yaml, recipe_text
 
 RECIPE = "cifar10-cpu"
-# Rates per 256 images times epochs, the same for every network: the smaller ones for what is pretrained, whose
-# weights are small after SGD with decay, the larger ones for training from scratch (docs/log.md). With more labels
-# two cores have time for fewer settings and epochs.
+# Rates per 256 images times epochs, the same for every network: the smaller ones for what is pretrained,
+# whose weights are small after SGD with decay, the larger ones for training from scratch (docs/log.md).
+# With more labels two cores have time for fewer settings and epochs.
 AMOUNTS: dict[str, dict[str, str]] = {
     "1%": {"finetune_rates": "0.02,0.1,0.5", "finetune_epochs": "40"},
     "10%": {"finetune_rates": "0.02,0.1", "finetune_epochs": "25"},
