@@ -79,6 +79,18 @@ def resize(images: Tensor, flip: Tensor, size: int) -> Tensor:
     return torch.where(flip[:, None, None, None], images.flip(3), images)
 
 
+def resize_bytes(images: Tensor, sides: tuple[int, int], interpolation: str) -> Tensor:
+    """Resize uint8 [..,H,W] to `sides`, antialiased and rounded to bytes, as torchvision does.
+
+    A CPU does that in integers, and reads no more of a large image than its bytes.
+    """
+    from torchvision.transforms.v2 import functional as transforms
+
+    mode = transforms.InterpolationMode(interpolation)
+    resized: Tensor = transforms.resize(images, list(sides), mode, antialias=True)
+    return resized
+
+
 def resize_by_taps(image: Tensor, size: int, interpolation: str) -> Tensor:
     """Resize one image [C,H,W] to float32 [C,S,S] without antialiasing: `crop`'s result on the whole image.
 
@@ -144,15 +156,3 @@ def _cubic(distance: Tensor) -> Tensor:
 
 
 _FILTERS = {"bilinear": _triangle, "bicubic": _cubic}
-
-
-def resize_bytes(images: Tensor, sides: tuple[int, int], interpolation: str) -> Tensor:
-    """Resize uint8 [..,H,W] to `sides`, antialiased and rounded to bytes, as torchvision does.
-
-    A CPU does that in integers, and reads no more of a large image than its bytes.
-    """
-    from torchvision.transforms.v2 import functional as transforms
-
-    mode = transforms.InterpolationMode(interpolation)
-    resized: Tensor = transforms.resize(images, list(sides), mode, antialias=True)
-    return resized

@@ -63,27 +63,24 @@ def decode(source: bytes | Path | Image.Image, channels: int = 3, name: str = "i
         UnreadableImage: the bytes are no image, are cut short, or exceed 16 bits.
         UserError: `channels` is neither 1 nor 3.
     """
-    check_channels(channels)
-    with _named(name):
-        image = source if isinstance(source, Image.Image) else _opened(source)
-        return _pixels(image, channels)
+    return EncodedPicture(source, channels, name).pixels()
 
 
 class EncodedPicture:
-    """An image in a file or in bytes, as `decode` takes it, of which only the header has been read.
+    """An image as `decode` takes it, of which only the header has been read.
 
     A JPEG stores blocks of 8x8 pixels as frequencies: without the highest ones, half, a quarter or an eighth
     of its side comes out, each pixel about the mean of those that it stands for, in half of the time or less.
     Other formats are decoded at once.
     """
 
-    def __init__(self, source: bytes | Path, channels: int = 3, name: str = "image") -> None:
+    def __init__(self, source: bytes | Path | Image.Image, channels: int = 3, name: str = "image") -> None:
         """Read the header. Raises as `decode`, which see for the arguments."""
         check_channels(channels)
         self.channels = channels
         self.name = name
         with _named(name):
-            self._image = _opened(source)
+            self._image = source if isinstance(source, Image.Image) else _opened(source)
             is_jpeg = isinstance(self._image, JpegImageFile)
             self._decoded = None if is_jpeg else _pixels(self._image, channels)
             self.height, self.width = self._sides()
@@ -108,9 +105,10 @@ class EncodedPicture:
         if self._decoded is not None:
             return self._decoded
         with _named(self.name):
-            width, height = self._image.size
-            # PIL takes the largest of its divisors that leaves at least so many pixels.
-            self._image.draft(None, (max(1, width // reduction), max(1, height // reduction)))
+            if reduction > 1:
+                width, height = self._image.size
+                # PIL takes the largest of its divisors that leaves at least so many pixels.
+                self._image.draft(None, (max(1, width // reduction), max(1, height // reduction)))
             return _pixels(self._image, self.channels)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from byol.data.decode import EncodedPicture, check_channels, decode, unreadable
+from byol.data.decode import EncodedPicture, check_channels, unreadable
 from byol.data.images import Subset
 from byol.data.opened import Source, without_unreadable
 from byol.errors import UserError, listed
@@ -46,7 +46,7 @@ class FileImages:
         return len(self.keys)
 
     def __getitem__(self, index: int) -> Tensor:
-        return decode(self.root / self.keys[index], self.channels, self.keys[index])
+        return self.picture(index).pixels()
 
     def picture(self, index: int) -> EncodedPicture:
         """Return image `index` with its header read."""

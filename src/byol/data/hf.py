@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from byol.data.columns import find_columns, find_mask_column, read_labels
-from byol.data.decode import EncodedPicture, check_channels, decode, exif_orientation, unreadable
+from byol.data.decode import EncodedPicture, check_channels, exif_orientation, unreadable
 from byol.data.labels import checked_names
 from byol.data.masks import EncodedMasks
 from byol.data.opened import Source, without_unreadable
@@ -60,7 +60,7 @@ class EncodedImages:
         return len(self.keys)
 
     def __getitem__(self, index: int) -> Tensor:
-        return decode(self._encoded(index), self.channels, self.keys[index])
+        return self.picture(index).pixels()
 
     def picture(self, index: int) -> EncodedPicture:
         """Return image `index` with its header read."""

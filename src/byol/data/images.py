@@ -128,16 +128,19 @@ class Concatenation:
         return len(self.first) + len(self.second)
 
     def __getitem__(self, index: int) -> Tensor:
+        part, row = self._place(index)
+        return part[row]
+
+    def picture(self, index: int) -> Picture:
+        """Return image `index` as `picture` does."""
+        return picture(*self._place(index))
+
+    def _place(self, index: int) -> tuple[ImageSet, int]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"image {index} of {len(self)}")
         index %= len(self)
         boundary = len(self.first)
-        return self.first[index] if index < boundary else self.second[index - boundary]
-
-    def picture(self, index: int) -> Picture:
-        """Return image `index` as `picture` does."""
-        boundary = len(self.first)
-        return picture(self.first, index) if index < boundary else picture(self.second, index - boundary)
+        return (self.first, index) if index < boundary else (self.second, index - boundary)
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def draw_labels(
         UserError: the amount is no such thing, or a class has fewer images.
     """
     classes, sizes = _classes(labels)
-    counts = _label_counts(amount, sizes, [_name(int(n), class_names) for n in torch.unique(labels)])
+    counts = _label_counts(amount, labels, sizes, class_names)
     return torch.from_numpy(np.flatnonzero(_drawn(classes, counts, np.random.default_rng([seed, draw]))))
 
 
@@ -87,11 +87,7 @@ def _holdout_size(count: int, fraction: float) -> int:
     return total
 
 
-def _name(number: int, class_names: Sequence[str]) -> str:
-    return class_names[number] if number < len(class_names) else str(number)
-
-
-def _label_counts(amount: int | str, sizes: _Ints, names: Sequence[str]) -> _Ints:
+def _label_counts(amount: int | str, labels: Tensor, sizes: _Ints, class_names: Sequence[str]) -> _Ints:
     text = str(amount).strip()
     try:
         number = float(text.removesuffix("%"))
@@ -106,8 +102,10 @@ def _label_counts(amount: int | str, sizes: _Ints, names: Sequence[str]) -> _Int
         )
     if (sizes < number).any():
         poorest = int(sizes.argmin())
+        number_of_class = int(torch.unique(labels)[poorest])
+        name = class_names[number_of_class] if number_of_class < len(class_names) else number_of_class
         raise UserError(
-            f"class {names[poorest]} has {sizes[poorest]} images, fewer than the {int(number)} labels asked "
+            f"class {name} has {sizes[poorest]} images, fewer than the {int(number)} labels asked "
             "for; a share of each class, such as 10%, goes with classes of any size"
         )
     return np.full_like(sizes, int(number))
