@@ -87,10 +87,11 @@ def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if depth < _SMALLEST_GROUP:
         return values.topk(k, dim=1, sorted=False)
     groups = values.shape[1] // depth
-    grouped = values[:, : groups * depth].view(len(values), depth, groups)
-    _, chosen = largest(grouped.amax(dim=1), k)  # [M,k] groups
-    candidates = grouped.gather(2, chosen[:, None].expand(-1, depth, -1)).flatten(1)  # [M,depth*k]
-    candidates = torch.cat([candidates, values[:, groups * depth :]], dim=1)  # and the few left over
-    best, at = candidates.topk(k, dim=1, sorted=False)
-    place = chosen.gather(1, at % k) + at // k * groups
-    return best, torch.where(at < depth * k, place, at + depth * (groups - k))
+    in_groups = groups * depth
+    _, chosen = largest(values[:, :in_groups].view(len(values), depth, groups).amax(dim=1), k)  # [M,k] groups
+    device = values.device
+    members = chosen[:, None] + torch.arange(0, in_groups, groups, device=device)[:, None]  # [M,depth,k]
+    left_over = torch.arange(in_groups, values.shape[1], device=device).expand(len(values), -1)
+    places = torch.cat([members.flatten(1), left_over], dim=1)
+    best, at = values.gather(1, places).topk(k, dim=1, sorted=False)  # [M,k]
+    return best, places.gather(1, at)
