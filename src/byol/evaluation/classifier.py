@@ -25,7 +25,7 @@ WEIGHTS, DESCRIPTION = "classifier.safetensors", "classifier.json"
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Provenance:
     """What a classifier learned from, and on what it was scored then."""
 
     classes: tuple[str, ...]
@@ -60,7 +60,7 @@ class Classifier(nn.Module):
         freeze: names of sub-modules of the network that stay as they are: no gradients, eval mode.
 
     Attributes:
-        lesson: what a loaded classifier learned from; None otherwise.
+        provenance: what a loaded classifier learned from; None otherwise.
 
     Raises:
         UserError: the network has no sub-module of such a name.
@@ -74,7 +74,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.frozen = [find_layer(self.backbone.net, name).requires_grad_(False) for name in freeze]
-        self.lesson: Lesson | None = None
+        self.provenance: Provenance | None = None
 
     @property
     def preprocess(self) -> Preprocess:
@@ -85,7 +85,7 @@ class Classifier(nn.Module):
     @property
     def classes(self) -> tuple[str, ...]:
         """Names in the order of the logits; numbers where it is not known what it learned from."""
-        return self.lesson.classes if self.lesson else tuple(map(str, range(self.head.out_features)))
+        return self.provenance.classes if self.provenance else tuple(map(str, range(self.head.out_features)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [B,K] of images [B,C,S,S]."""
@@ -100,13 +100,15 @@ class Classifier(nn.Module):
         return self
 
 
-def save_classifier(folder: Path, classifier: Classifier, lesson: Lesson, origin: dict[str, Any]) -> None:
+def save_classifier(
+    folder: Path, classifier: Classifier, provenance: Provenance, origin: dict[str, Any]
+) -> None:
     """Write a network with its classifier so that `load_classifier` gives it back bit for bit.
 
     Args:
         folder: must not exist; it appears when it is complete.
         classifier: the network.
-        lesson: what it learned from.
+        provenance: what it learned from.
         origin: of the backbone, as for `save_bundle`.
 
     Raises:
@@ -117,7 +119,7 @@ def save_classifier(folder: Path, classifier: Classifier, lesson: Lesson, origin
     try:
         save_bundle(temporary, classifier.backbone, classifier.backbone.architecture, origin)
         save_weights(classifier.head, temporary / WEIGHTS)
-        write_atomically(temporary / DESCRIPTION, json.dumps(asdict(lesson), indent=2) + "\n")
+        write_atomically(temporary / DESCRIPTION, json.dumps(asdict(provenance), indent=2) + "\n")
         temporary.rename(folder)
     except OSError as error:
         raise UserError(f"cannot save {folder}: {error}") from error
@@ -151,7 +153,7 @@ def load_classifier(folder: str | Path, net: nn.Module | None = None) -> Classif
 
     Returns:
         A module from images [B,C,S,S] to logits [B,K], with `.classes` (K names), `.preprocess`, which
-        makes its input of uint8 images, `.backbone`, and `.lesson`: what it learned from.
+        makes its input of uint8 images, `.backbone`, and `.provenance`: what it learned from.
 
     Raises:
         UserError: there is no classifier, `net` is missing, or the weights do not fit it exactly.
@@ -163,18 +165,18 @@ def load_classifier(folder: str | Path, net: nn.Module | None = None) -> Classif
             f"'{folder}' is no network with a classifier: {reason} "
             "(byol evaluate RUN --protocol finetune --save-networks makes some)"
         )
-    lesson, state = _lesson(path / DESCRIPTION), read_weights(path / WEIGHTS)
+    provenance, state = _provenance(path / DESCRIPTION), read_weights(path / WEIGHTS)
     classifier = Classifier(load_backbone(path, net), len(state["bias"]) if "bias" in state else 0)
     load_exactly(classifier.head, state, str(path / WEIGHTS))
-    classifier.lesson = lesson
-    classifier.backbone.precision = lesson.settings.get("precision", "fp32")
+    classifier.provenance = provenance
+    classifier.backbone.precision = provenance.settings.get("precision", "fp32")
     # As it was fitted: another layout rounds otherwise.
     lay_out(classifier)
     return classifier.eval()
 
 
-def _lesson(file: Path) -> Lesson:
+def _provenance(file: Path) -> Provenance:
     try:
-        return Lesson.from_dict(json.loads(file.read_text()))
+        return Provenance.from_dict(json.loads(file.read_text()))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{file} is missing or damaged: it does not describe a classifier of byol") from error

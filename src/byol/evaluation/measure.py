@@ -16,7 +16,7 @@ from byol.core.backbone import Backbone
 from byol.data.source import resolved_spec
 from byol.errors import UserError
 from byol.evaluation.augmented import augmented_training
-from byol.evaluation.classifier import Classifier, Lesson, network_name, save_classifier
+from byol.evaluation.classifier import Classifier, Provenance, network_name, save_classifier
 from byol.evaluation.features import cached, extract, fingerprint, image_digest
 from byol.evaluation.finetune import divided, finetune
 from byol.evaluation.knn import knn
@@ -152,7 +152,7 @@ def _results(
 
 def _save(networks: Path, bench: _Bench, network: Classifier, result: Result) -> None:
     task = bench.task
-    lesson = Lesson(
+    provenance = Provenance(
         classes=task.class_names,
         data=resolved_spec(task.data),
         labels=result.labels,
@@ -165,7 +165,7 @@ def _save(networks: Path, bench: _Bench, network: Classifier, result: Result) ->
     )
     known = {"method": result.features, "epoch": result.epoch, "seed": result.seed}
     folder = networks / network_name(result.features, result.labels, result.draw)
-    save_classifier(folder, network, lesson, {**network.backbone.origin, **known})
+    save_classifier(folder, network, provenance, {**network.backbone.origin, **known})
 
 
 def per_metric(

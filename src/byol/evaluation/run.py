@@ -155,18 +155,18 @@ def _examining(config: EvaluateConfig, data: Data | None, net: nn.Module | None)
     classifier = load_classifier(config.target, net)
     if config.precision is not None:
         classifier.backbone.precision = config.precision
-    lesson = classifier.lesson
-    assert lesson is not None
-    described = {"network": config.target, "learned_from": lesson.data}
+    provenance = classifier.provenance
+    assert provenance is not None
+    described = {"network": config.target, "learned_from": provenance.data}
     target = Target(classifier.backbone, classifier.preprocess, None, {}, described)
     exam = examination(classifier, open_data(target, data, config.data_dir))
     assert exam.images.labels is not None
     return _Work(
-        replace(config, protocol="finetune", labels=str(lesson.labels)),
+        replace(config, protocol="finetune", labels=str(provenance.labels)),
         None,
         examined(classifier, target, exam, machine),
         partial(write_report, truth=exam.images.labels, class_names=classifier.classes),
-        (target.method, lesson.labels),
+        (target.method, provenance.labels),
         outputs,
     )
 

@@ -11,7 +11,7 @@ from byol.config import EvaluateConfig
 from byol.data.images import in_memory
 from byol.data.source import Source, resolved_spec
 from byol.errors import UserError, listed
-from byol.evaluation.classifier import Classifier, Lesson
+from byol.evaluation.classifier import Classifier, Provenance
 from byol.evaluation.features import extract, image_digest
 from byol.evaluation.measure import Machine, per_metric, unusual_precision
 from byol.evaluation.results import Result
@@ -60,17 +60,17 @@ def examination(classifier: Classifier, source: Source) -> Examination:
     Raises:
         UserError: there are no labels, or the classes are not the classifier's.
     """
-    lesson = classifier.lesson
-    assert lesson is not None
+    provenance = classifier.provenance
+    assert provenance is not None
     if source.test is not None and source.test.labels is not None:
         images, split = source.test, "test"
     else:
-        held = _held_out(source, lesson, classifier.preprocess)
+        held = _held_out(source, provenance, classifier.preprocess)
         images, split = (source.train, "all") if held is None else (held, "holdout")
     if images.labels is None:
         raise UserError(f"{source.name} has no labels: there is nothing to score a classifier against")
     if split == "all":
-        _check_others(source.name, lesson)
+        _check_others(source.name, provenance)
     _check_classes(classifier.classes, images, source.name)
     return Examination(source.name, in_memory(images), split)
 
@@ -79,10 +79,10 @@ def examined(
     classifier: Classifier, target: Target, exam: Examination, machine: Machine
 ) -> Iterator[list[Result]]:
     """Yield the results of a classifier, as of the fine-tuning that it comes from."""
-    lesson, labels = classifier.lesson, exam.images.labels
-    assert lesson is not None and labels is not None
+    provenance, labels = classifier.provenance, exam.images.labels
+    assert provenance is not None and labels is not None
     # Of the settings of the fit all but the precision: that of this scoring counts.
-    fitted = {name: value for name, value in lesson.settings.items() if name != "precision"}
+    fitted = {name: value for name, value in provenance.settings.items() if name != "precision"}
     start = time.perf_counter()
     features = extract(
         classifier,
@@ -95,8 +95,8 @@ def examined(
         Result,
         protocol="finetune",
         features=target.method,
-        labels=lesson.labels,
-        draw=lesson.draw,
+        labels=provenance.labels,
+        draw=provenance.draw,
         split=exam.split,
         seed=target.seed,
         epoch=target.epoch,
@@ -107,21 +107,21 @@ def examined(
     yield per_metric(result, features.vectors, labels, len(classifier.classes))
 
 
-def _held_out(source: Source, lesson: Lesson, preprocess: Preprocess) -> ImageSet | None:
+def _held_out(source: Source, provenance: Provenance, preprocess: Preprocess) -> ImageSet | None:
     """Return the images that were held out and scored, where the classifier learned from the others."""
-    count = lesson.train_images + lesson.scored_images
-    if lesson.split != "holdout" or source.train.labels is None or len(source.train) != count:
+    count = provenance.train_images + provenance.scored_images
+    if provenance.split != "holdout" or source.train.labels is None or len(source.train) != count:
         return None
-    held = divide(source, lesson.scored_images / count).scored
-    return held if image_digest(held, preprocess) == lesson.scored_digest else None
+    held = divide(source, provenance.scored_images / count).scored
+    return held if image_digest(held, preprocess) == provenance.scored_digest else None
 
 
-def _check_others(data: str, lesson: Lesson) -> None:
+def _check_others(data: str, provenance: Provenance) -> None:
     """Raise UserError where all images of a source would be scored, though the classifier learned from it.
 
     A Dataset's name is that of its class alone: of one with the same name there is a warning.
     """
-    if resolved_spec(data) != resolved_spec(lesson.data):
+    if resolved_spec(data) != resolved_spec(provenance.data):
         return
     what = f"the network learned from {data}, and these are not exactly the images that it learned from"
     if ":" not in data:

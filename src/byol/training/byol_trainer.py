@@ -24,7 +24,7 @@ from byol.rundir import write_state
 from byol.training.accelerator_options import AcceleratorOptions
 from byol.training.clock import Clock
 from byol.training.loop import Loop
-from byol.training.parting import end_soon_after_error
+from byol.training.process_group import end_soon_after_error
 from byol.training.processes import agreed, join_processes
 from byol.training.progress import Progress
 

@@ -1,6 +1,6 @@
 """The processes of a run: who starts them and how many, which one this is, and how it joins the others.
 
-`byol pretrain` has them started by torchrun, by SLURM's srun, or by the run itself (`companions.py`), and
+`byol pretrain` has them started by torchrun, by SLURM's srun, or by the run itself (`peer_processes.py`), and
 joined by Lightning. `BYOLTrainer` takes part in what torchrun or `accelerate launch` started.
 """
 
@@ -16,7 +16,7 @@ import torch.distributed as dist
 
 from byol.config import PretrainConfig
 from byol.errors import UserError
-from byol.training.parting import leave_at_exit
+from byol.training.process_group import leave_at_exit
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from byol.errors import UserError
 from byol.rundir import RunDirectory, free_path
 from byol.settings import flag, settings_from
 from byol.training import checkpoint
-from byol.training.companions import RUN_PATH_VARIABLE
 from byol.training.loggers import check_loggers
+from byol.training.peer_processes import RUN_PATH_VARIABLE
 from byol.training.preparation import Data, PreparedData, prepare_data, resolve
 from byol.training.processes import is_first_process, launch_of, started_outside
 from byol.training.session import Session

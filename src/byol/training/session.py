@@ -21,12 +21,12 @@ from byol.training.advice import advice
 from byol.training.building import batches, build_module, save_initial_weights
 from byol.training.callbacks import BetweenSteps, Checkpoints, Monitor, StopOnSignal
 from byol.training.clock import Clock
-from byol.training.companions import Companions
 from byol.training.environment import environment
 from byol.training.errors import Interrupted, LostProcessError, NonFiniteError, OutOfMemory
 from byol.training.kernels import kernels_timed
 from byol.training.loggers import Loggers
 from byol.training.module import Pretraining
+from byol.training.peer_processes import PeerProcesses
 from byol.training.picture import draw_first_views
 from byol.training.preparation import Lengths, PreparedData, lengths, worker_count
 from byol.training.processes import launch_of
@@ -69,21 +69,21 @@ class Session:
             between.monitor = self._monitor(module, progress, clock, durations, loggers)
             views = (self.run.views_picture, module, self.data, self.config)
             between.first_views = partial(draw_first_views, *views)
-        companions = Companions(launch, trainer, self.run, is_new=self.state is None)
+        peers = PeerProcesses(launch, trainer, self.run, is_new=self.state is None)
         # Lightning sets this attribute unannounced.
-        trainer.callbacks.extend([companions, between])  # type: ignore[attr-defined]
+        trainer.callbacks.extend([peers, between])  # type: ignore[attr-defined]
         first_step = 0 if self.state is None else self.state["step"]
-        in_order = self._in_order(module, saving, stop, loggers, companions)
+        in_order = self._in_order(module, saving, stop, loggers, peers)
         with closing(progress), in_order, memory_kept(), kernels_timed():
             if trainer.is_global_zero:
                 progress.say(self._summary(module))
                 self._begin(module, progress, loggers)
-            companions.start()
+            peers.start()
             try:
                 trainer.fit(module, batches(self.config, self.data, plan, first_step, durations.total))
             except torch.OutOfMemoryError as error:
                 raise OutOfMemory from error
-        if companions.was_started:
+        if peers.was_started:
             raise SystemExit(0)  # what comes after the run is for the process that started this one
 
     @contextmanager
@@ -93,7 +93,7 @@ class Session:
         saving: Checkpoints,
         stop: StopOnSignal,
         loggers: Loggers,
-        companions: Companions,
+        peers: PeerProcesses,
     ) -> Iterator[None]:
         """Take over the stop signals for the whole run, and leave in order however it ends: together with
         the other processes, of whose errors the first is the one to tell."""
@@ -105,20 +105,20 @@ class Session:
         stop.install()
         try:
             yield
-            companions.finish()
+            peers.finish()
             end("FINISHED")
         except Interrupted:
-            companions.finish()
+            peers.finish()
             end("KILLED")
             raise
         except BaseException as error:
-            cause = companions.cause(error)
-            if companions.trainer.is_global_zero:
+            cause = peers.cause(error)
+            if peers.trainer.is_global_zero:
                 self._tidy(cause or error, module, saving, end)
-            companions.end()
+            peers.end()
             if cause is None:
                 raise
-            raise (cause if companions.tells else SystemExit(2)) from error
+            raise (cause if peers.tells else SystemExit(2)) from error
         finally:
             stop.uninstall()
 

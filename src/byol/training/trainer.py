@@ -41,7 +41,7 @@ def build_trainer(config: PretrainConfig, launch: Launch) -> L.Trainer:
 
 
 class _OneMachine(LightningEnvironment):
-    """Processes that we start and watch ourselves (`Companions`), whatever other tools' variables say."""
+    """Processes that we start and watch ourselves (`PeerProcesses`), whatever other tools' variables say."""
 
     creates_processes_externally = True
     main_address = "127.0.0.1"

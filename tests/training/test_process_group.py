@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import torch.distributed as dist
 
-from byol.training import byol_trainer, companions
+from byol.training import byol_trainer, peer_processes
 from byol.training.byol_trainer import BYOLTrainer
-from byol.training.companions import Companions
+from byol.training.peer_processes import PeerProcesses
 
 # An error, and then an end of the program that waits for ever.
 STUCK = """
 import atexit, time
-from byol.training import parting
-parting._SECONDS_TO_LEAVE = 0.1
+from byol.training import process_group
+process_group._SECONDS_TO_LEAVE = 0.1
 atexit.register(time.sleep, 600)
-parting.end_soon_after_error()
+process_group.end_soon_after_error()
 time.sleep(0.5)  # what is left to do before the end has time
 print("still here", flush=True)
 raise KeyError
@@ -32,7 +32,7 @@ def test_processes_are_left_before_they_are_waited_for(monkeypatch: pytest.Monke
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: done.append("left"))
     trainer: Any = SimpleNamespace(global_rank=0)
-    made = Companions(SimpleNamespace(), trainer, SimpleNamespace(), is_new=True)  # type: ignore[arg-type]
+    made = PeerProcesses(SimpleNamespace(), trainer, SimpleNamespace(), is_new=True)  # type: ignore[arg-type]
     made.started = SimpleNamespace(wait=lambda: done.append("waited"))  # type: ignore[assignment]
     made.finish()
     assert done == ["left", "waited"]
@@ -42,9 +42,9 @@ def test_processes_are_left_before_they_are_waited_for(monkeypatch: pytest.Monke
 def test_a_run_that_failed_among_others_ends_soon(initialized: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     monkeypatch.setattr(dist, "is_initialized", lambda: initialized)
-    monkeypatch.setattr(companions, "end_soon_after_error", lambda: calls.append("called"))
+    monkeypatch.setattr(peer_processes, "end_soon_after_error", lambda: calls.append("called"))
     trainer: Any = SimpleNamespace(global_rank=0)
-    made = Companions(SimpleNamespace(), trainer, SimpleNamespace(), is_new=True)  # type: ignore[arg-type]
+    made = PeerProcesses(SimpleNamespace(), trainer, SimpleNamespace(), is_new=True)  # type: ignore[arg-type]
     made.end()
     assert calls == ["called"] * initialized
 

@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from byol.errors import UserError
 from byol.rundir import RunDirectory
 from byol.training.errors import LostProcessError
-from byol.training.parting import end_soon_after_error, leave, leave_at_exit
+from byol.training.process_group import end_soon_after_error, leave, leave_at_exit
 from byol.training.process_watch import ProcessWatch, StartedProcesses, connect, inherited_connection
 from byol.training.processes import Launch, command_again
 
@@ -20,7 +20,7 @@ RUN_PATH_VARIABLE = "BYOL_RUN_PATH"
 _SECONDS_TO_NOTICE = 3
 
 
-class Companions(L.Callback):
+class PeerProcesses(L.Callback):
     """Starts the other processes where nobody else does, and ends the run where one of them ends."""
 
     has_started_some = False
@@ -45,13 +45,13 @@ class Companions(L.Callback):
         """
         if self.launch.starter != "byol" or self.launch.processes == 1:
             return
-        if Companions.has_started_some or dist.is_initialized():
+        if PeerProcesses.has_started_some or dist.is_initialized():
             raise UserError("a program can start processes for one run only: use another one for the next")
         connections = inherited_connection()
         os.environ.pop(RUN_PATH_VARIABLE, None)
         self.was_started = bool(connections)
         if not connections:
-            Companions.has_started_some = True
+            PeerProcesses.has_started_some = True
             self.started = StartedProcesses(command_again(), self.launch.devices, self._variables())
             connections = self.started.connections
         self.watch.start(connections)
