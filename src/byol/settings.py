@@ -1,6 +1,6 @@
 """From words to settings: flags, YAML keys and keyword arguments go through one parser.
 
-jsonargparse makes flags, types and help of the dataclasses in `config.py`. What it lacks is here:
+jsonargparse makes flags, types and help of the dataclasses in `config`. What it lacks is here:
 hyphens, the closest name for a typo, one-line errors, and flags over --config over --recipe.
 """
 
@@ -39,7 +39,7 @@ def settings_from(
     """Return settings from names and values, such as a YAML file, flags or keyword arguments.
 
     Args:
-        kind: a dataclass, such as those of `config.py`.
+        kind: a dataclass, such as those of `config`.
         values: numbers may be written as text; what is not named keeps its default.
         spelled: makes of a name what messages call it.
 
@@ -65,7 +65,7 @@ def read_flags(kind: type[Any], words: Sequence[str], extra: Iterable[str] = ())
     stand alone; a word that belongs to no flag is the `target`, where there is one.
 
     Args:
-        kind: a dataclass of `config.py`.
+        kind: a dataclass of `config`.
         words: the command line after the command.
         extra: further names that are flags here.
 
@@ -98,7 +98,7 @@ def help_text(kind: type[Any], usage: str, headings: Mapping[str, str] | None = 
     """Return the flags of a command with their meaning and default.
 
     Args:
-        kind: a dataclass of `config.py`.
+        kind: a dataclass of `config`.
         usage: the command line in short.
         headings: title of a section by the name of its first setting.
     """
