@@ -127,6 +127,14 @@ class Backbone(nn.Module):
         `net` that it does not depend on. No running statistic moves."""
         return self._on_zeros(lambda images: self._measure(function(images)))
 
+    def check_takes(self, image_size: int) -> None:
+        """Try images of another side.
+
+        Raises:
+            UserError: the network cannot take them.
+        """
+        self._on_zeros(self, image_size)
+
     def runs(self) -> bool:
         """Say whether the network can be run in eval mode, with its weights as they are laid out now."""
         try:
@@ -185,10 +193,11 @@ class Backbone(nn.Module):
             )
         return found
 
-    def _on_zeros(self, examine: Callable[[Tensor], Result]) -> Result:
+    def _on_zeros(self, examine: Callable[[Tensor], Result], image_size: int | None = None) -> Result:
         """Run a function that runs the network, in eval mode: no running statistic moves."""
         like = next(self.net.parameters(), torch.zeros(()))
-        shape = (2, self.channels, self.image_size, self.image_size)
+        side = image_size or self.image_size
+        shape = (2, self.channels, side, side)
         try:
             with _undisturbed(self.net), torch.enable_grad():
                 return examine(torch.zeros(shape, device=like.device, dtype=like.dtype))
@@ -196,8 +205,8 @@ class Backbone(nn.Module):
             raise
         except Exception as error:  # whatever a network says to images that do not suit it
             raise UserError(
-                f"the backbone cannot take {self.channels} x {self.image_size} x {self.image_size} images "
-                f"(image_size {self.image_size}, channels {self.channels}): {first_line(error)}"
+                f"the backbone cannot take {self.channels} x {side} x {side} images "
+                f"(image_size {side}, channels {self.channels}): {first_line(error)}"
             ) from error
 
     def _measure(self, output: Tensor) -> tuple[int, list[str]]:

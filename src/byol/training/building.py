@@ -28,6 +28,7 @@ from byol.training.preparation import (
     Lengths,
     PreparedData,
     peak_rate,
+    view_sizes,
     view_specs,
     worker_count,
 )
@@ -55,14 +56,15 @@ def build_module(
     specs, compiled = view_specs(config), use_compile(config)
     if compiled:
         torch.compiler.reset()  # what earlier runs of this program compiled would count against this one
+    if config.early_image_size is not None:
+        learner.backbone.check_takes(config.early_image_size)
     preprocess = learner.backbone.preprocess
     assert preprocess is not None
-    normalize = preprocess.mean, preprocess.std
+    settings_of_views = specs, view_sizes(config, plan), plan, compiled, (preprocess.mean, preprocess.std)
     if data.images is not None:
-        size, boxes = learner.image_size, learner.takes_views
-        make_views: ViewMaker = ResidentViews(data.images, specs, size, plan, compiled, normalize, boxes)
+        make_views: ViewMaker = ResidentViews(data.images, *settings_of_views, learner.takes_views)
     else:
-        make_views = StreamedViews(specs, plan, compiled, normalize)
+        make_views = StreamedViews(*settings_of_views)
     settings = _optimizer_settings(config, durations)
     probe = _online_probe(data, learner) if config.online_probe else None
     compiled = compiled and (config.compile == "on" or _is_one_graph(learner))
@@ -77,10 +79,8 @@ def batches(
     if data.images is not None:
         found: Any = ResidentBatches(plan, *positions)
     else:
-        assert config.image_size is not None
-        found = streamed_batches(
-            data.pretraining, plan, view_specs(config), config.image_size, *positions, worker_count(config)
-        )
+        specs, sizes = view_specs(config), view_sizes(config, plan)
+        found = streamed_batches(data.pretraining, plan, specs, sizes, *positions, worker_count(config))
     if not config.online_probe:
         return found
     assert data.pretraining.labels is not None

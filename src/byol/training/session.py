@@ -58,7 +58,9 @@ class Session:
             self.config, self.data, plan, durations, self.net, self.hidden_layer
         )
         trained = 0.0 if self.state is None else self.state.get("seconds", 0.0)
-        clock, progress = Clock(trained), Progress(durations.total)
+        sizes = module.make_views.sizes
+        progress = Progress(durations.total, work=lambda step: sizes.work(step * plan.accumulate))
+        clock = Clock(trained)
         loggers = Loggers(self.config, self.run, progress.say)
         saving = Checkpoints(
             self.run, self._stored_settings(), self.data.identity(), architecture, durations, clock
@@ -193,9 +195,15 @@ class Session:
             labels = f"{len(names)} classes: {listed(names)}"
         return (
             f"{len(data.pretraining)} images to train on, {len(data.holdout)} held out ({labels}); "
-            f"{config.backbone} at {config.image_size} px, {module.settings.name}, "
+            f"{config.backbone} at {self._sides(module)}, {module.settings.name}, "
             f"{module.settings.total_steps} steps of {config.batch_size} images"
         )
+
+    def _sides(self, module: Pretraining) -> str:
+        sizes, accumulate = module.make_views.sizes, module.plan.accumulate
+        if sizes.early is None:
+            return f"{sizes.final} px"
+        return f"{sizes.early} px, from step {sizes.early_stop // accumulate} at {sizes.final} px"
 
     def _begin(self, module: Pretraining, progress: Progress, loggers: Loggers) -> None:
         """Write what a new run starts with, or cut back what a stopped one wrote after its checkpoint."""

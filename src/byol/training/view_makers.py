@@ -22,6 +22,7 @@ from byol.augment.views import (
     with_geometry,
 )
 from byol.data.batches import Batch, BatchPlan
+from byol.data.view_sizes import ViewSizes
 from byol.randomness import VIEWS, derived_generator
 from byol.types import View
 
@@ -30,6 +31,7 @@ class ViewMaker(nn.Module):
     """Turns batches into views, part of it as one graph."""
 
     make: "_OneGraph"
+    sizes: ViewSizes
 
     def run_eagerly(self) -> None:
         """Do without compilation from here on."""
@@ -45,7 +47,7 @@ class ResidentViews(ViewMaker):
         self,
         images: Tensor,
         specs: tuple[ViewSpec, ViewSpec],
-        size: int,
+        sizes: ViewSizes,
         plan: BatchPlan,
         compiled: bool = False,
         normalize: Normalization = "imagenet",
@@ -58,7 +60,7 @@ class ResidentViews(ViewMaker):
         super().__init__()
         self.register_buffer("images", images, persistent=False)
         self.specs = specs
-        self.size = size
+        self.sizes = sizes
         self.plan = plan
         self.normalize = normalize
         self.boxes = boxes
@@ -69,7 +71,8 @@ class ResidentViews(ViewMaker):
         generator = derived_generator(self.plan.seed, VIEWS, batch.position, self.plan.rank)
         images = self.images[batch.images]
         draws = draw_pair(self.specs, images, generator)
-        made = self.make(images, draws, self.specs, self.size, columns(self.normalize, images))
+        size = self.sizes.at(batch.position)
+        made = self.make(images, draws, self.specs, size, columns(self.normalize, images))
         return with_geometry(made, draws, images, self.boxes)
 
 
@@ -79,12 +82,14 @@ class StreamedViews(ViewMaker):
     def __init__(
         self,
         specs: tuple[ViewSpec, ViewSpec],
+        sizes: ViewSizes,
         plan: BatchPlan,
         compiled: bool = False,
         normalize: Normalization = "imagenet",
     ) -> None:
         super().__init__()
         self.specs = specs
+        self.sizes = sizes
         self.plan = plan
         self.normalize = normalize
         self.make = _OneGraph(_coloured, compiled)
