@@ -10,8 +10,6 @@ from typing import Any
 
 from pretraining import machine, pretrained
 
-from byol.config import PretrainConfig
-from byol.duration import Duration
 from byol.errors import UserError
 from byol.rundir import RunDirectory, write_atomically
 from byol.training.errors import Interrupted
@@ -75,33 +73,7 @@ def calibration(settings: dict[str, Any], budget: float) -> dict[str, Any]:
 
 
 def measured_pace(settings: dict[str, Any]) -> dict[str, float]:
-    """Return images/s and seconds an epoch, counted as training time is: waiting and logging included.
-
-    Where views are smaller in the first part of the run, both sizes are measured, and weighed by that part.
-
-    Raises:
-        UserError: the part is not a share of the run, and how long the run will be is not known yet.
-    """
-    if settings.get("early_image_size") is None:
-        return pace_of(settings)
-    share = early_share(settings)
-    early = pace_of({**settings, "early_part": "100%"})
-    final = pace_of({name: value for name, value in settings.items() if not name.startswith("early_")})
-    seconds = share * early["seconds_per_epoch"] + (1 - share) * final["seconds_per_epoch"]
-    images = final["images_per_second"] * final["seconds_per_epoch"]  # an epoch
-    return {"images_per_second": images / seconds, "seconds_per_epoch": seconds}
-
-
-def early_share(settings: dict[str, Any]) -> float:
-    """Return the share of the run, 0 to 1, that has smaller views."""
-    part = Duration.parse(settings.get("early_part", PretrainConfig.early_part), "early_part")
-    if part.unit != "%":
-        raise UserError("early_part must be a share of the run, such as 50%, where its length is measured")
-    return min(part.value / 100, 1.0)
-
-
-def pace_of(settings: dict[str, Any]) -> dict[str, float]:
-    """Return the pace of a short run of these settings."""
+    """Return images/s and seconds an epoch, counted as training time is: waiting and logging included."""
     short = {
         "epochs": f"{STEPS}st",
         "warmup": "50%",

@@ -22,7 +22,6 @@ from turns import share
 
 from byol.augment.presets import PRESETS
 from byol.data.batches import Batch, BatchPlan
-from byol.data.view_sizes import ViewSizes
 from byol.training.view_makers import ResidentViews
 
 CASES = {"small": (32, 32, 512), "imagenet": (256, 224, 256)}
@@ -39,7 +38,7 @@ def maker(preset: str, compiled: bool) -> Make:
     side, size, batch = CASES[preset]
     plan = BatchPlan(2 * batch, batch)
     images = torch.randint(0, 256, (2 * batch, 3, side, side), dtype=torch.uint8)
-    make = ResidentViews(images, PRESETS[preset], ViewSizes(size), plan, compiled).to(DEVICE)
+    make = ResidentViews(images, PRESETS[preset], size, plan, compiled).to(DEVICE)
     positions = count()
 
     def one() -> object:

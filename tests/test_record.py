@@ -20,7 +20,6 @@ import pytest
 import torch
 from PIL import Image
 
-from byol.errors import UserError
 from byol.evaluation import measure
 from byol.training.module import Pretraining
 from tests.training.test_pretrain import assert_same_run
@@ -212,26 +211,6 @@ def test_as_many_epochs_as_fit_the_budget(
     assert json.loads((given / "record.json").read_text())["calibration"] is None and len(measured) == 1
     assert results(fitted, 0) == results(given, 0)
     assert_same_run(fitted / "seed-0", given / "seed-0")
-
-
-def test_small_views_count_by_their_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(PROJECT / "benchmarks"))
-    calibration = importlib.import_module("calibration")
-    asked: list[dict[str, Any]] = []
-
-    def pace(settings: dict[str, Any]) -> dict[str, float]:
-        asked.append(settings)
-        seconds = 2.0 if "early_image_size" in settings else 4.0
-        return {"images_per_second": 100 / seconds, "seconds_per_epoch": seconds}
-
-    monkeypatch.setattr(calibration, "pace_of", pace)
-    found = calibration.measured_pace({"early_image_size": 24, "early_part": "75%", "tau": 0.9})
-    assert found["seconds_per_epoch"] == 0.75 * 2 + 0.25 * 4
-    assert found["images_per_second"] * found["seconds_per_epoch"] == pytest.approx(100)
-    assert asked == [{"early_image_size": 24, "early_part": "100%", "tau": 0.9}, {"tau": 0.9}]
-    assert calibration.measured_pace({"tau": 0.9})["seconds_per_epoch"] == 4.0
-    with pytest.raises(UserError, match="early_part must be a share of the run"):
-        calibration.measured_pace({"early_image_size": 24, "early_part": "500st"})
 
 
 @pytest.mark.slow

@@ -82,14 +82,13 @@ def workers_rate(folder: Path) -> dict[str, float]:
     """Return the images per second that one core decodes and cuts two 224 px crops of."""
     from byol.data.batches import BatchPlan, streamed_batches
     from byol.data.source import open_source
-    from byol.data.view_sizes import ViewSizes
 
     images = open_source(f"folder:{folder}").train
-    plan, specs, sizes = BatchPlan(len(images), len(images)), PRESETS["imagenet"], ViewSizes(224)
+    plan = BatchPlan(len(images), len(images))
     seconds = []
     for position in range(3):
         began = time.perf_counter()
-        list(streamed_batches(images, plan, specs, sizes, position, position + 1, num_workers=0))
+        list(streamed_batches(images, plan, PRESETS["imagenet"], 224, position, position + 1, num_workers=0))
         seconds.append(time.perf_counter() - began)
     return {"images_per_second": len(images) / min(seconds)}
 

@@ -53,15 +53,14 @@ def byol_imagenet(folder: Path) -> Make:
     """Return ours: decode, cut and colour one batch with training's own loader and view maker."""
     from byol.augment.presets import PRESETS
     from byol.data.batches import BatchPlan, streamed_batches
-    from byol.data.view_sizes import ViewSizes
     from byol.training.view_makers import StreamedViews
 
-    files, specs, sizes = Files(jpeg_files(folder)), PRESETS["imagenet"], ViewSizes(224)
+    files, specs = Files(jpeg_files(folder)), PRESETS["imagenet"]
     plan = BatchPlan(len(files), len(files), seed=SEED)
 
     def make() -> object:
-        batch = next(iter(streamed_batches(files, plan, specs, sizes, 0, 1, num_workers=0)))
-        return StreamedViews(specs, sizes, plan)(batch)
+        batch = next(iter(streamed_batches(files, plan, specs, 224, 0, 1, num_workers=0)))
+        return StreamedViews(specs, plan)(batch)
 
     return make
 

@@ -28,7 +28,6 @@ from byol.augment.presets import PRESETS
 from byol.augment.resample import crop
 from byol.data.batches import Batch, BatchPlan
 from byol.data.crops import cut
-from byol.data.view_sizes import ViewSizes
 from byol.randomness import VIEWS, derived_generator
 from byol.training.view_makers import StreamedViews
 
@@ -241,7 +240,7 @@ def test_crops_that_workers_cut_get_the_same_colours():
     crops = torch.randint(0, 256, (60, 2, 3, 24, 24), dtype=torch.uint8, generator=generator())
     plan = BatchPlan(60, 60, seed=5)
     boxes, flipped = torch.rand(60, 2, 4), torch.rand(60, 2) < 0.5
-    ours = StreamedViews((FIRST, SECOND), ViewSizes(8), plan)(Batch(7, crops, boxes=boxes, flipped=flipped))
+    ours = StreamedViews((FIRST, SECOND), plan)(Batch(7, crops, boxes=boxes, flipped=flipped))
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     again = derived_generator(5, VIEWS, 7, 0)
     for view, spec in enumerate((FIRST, SECOND)):

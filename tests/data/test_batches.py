@@ -17,7 +17,6 @@ from byol.data.batches import BatchPlan, LabelledBatches, ResidentBatches, strea
 from byol.data.crops import cut
 from byol.data.images import TensorImages
 from byol.data.source import open_source
-from byol.data.view_sizes import ViewSizes
 from byol.errors import UserError
 from byol.randomness import CROPS, derived_generator
 
@@ -73,7 +72,7 @@ def test_workers_cut_the_same_crops(photographs: Path) -> None:
     images = open_source(f"folder:{photographs}").train
     plan = BatchPlan(len(images), 6)
     loaders = [
-        streamed_batches(images, plan, PRESETS["imagenet"], ViewSizes(32), 2, 6, num_workers=workers)
+        streamed_batches(images, plan, PRESETS["imagenet"], 32, 2, 6, num_workers=workers)
         for workers in (0, 2)
     ]
     for batch, same in zip(*loaders, strict=True):
@@ -92,7 +91,7 @@ def test_batches_in_advance_fit_into_shared_memory(batch: int, side: int, worker
         TensorImages(torch.zeros(1024, 3, 8, 8, dtype=torch.uint8)),
         plan,
         PRESETS["small"],
-        ViewSizes(side),
+        side,
         0,
         1,
         workers,
@@ -103,9 +102,7 @@ def test_batches_in_advance_fit_into_shared_memory(batch: int, side: int, worker
 
 def test_two_crops_of_an_image_and_two_epochs_differ() -> None:
     images = TensorImages(torch.randint(0, 256, (4, 3, 40, 40), dtype=torch.uint8))
-    loader = streamed_batches(
-        images, BatchPlan(4, 4), PRESETS["imagenet"], ViewSizes(32), 0, 2, num_workers=0
-    )
+    loader = streamed_batches(images, BatchPlan(4, 4), PRESETS["imagenet"], 32, 0, 2, num_workers=0)
     first, second = loader
     assert not torch.equal(first.images[:, 0], first.images[:, 1])
     order, later = BatchPlan(4, 4).indices(0).tolist(), BatchPlan(4, 4).indices(1).tolist()
@@ -134,7 +131,7 @@ def test_boxes_and_mirroring_give_the_crops_of_images_of_any_size(
     """torchvision cuts the box out of the image, resizes and mirrors it, and has the same bytes."""
     images = open_source(f"folder:{photographs}").train
     plan = BatchPlan(len(images), 12)
-    for batch in streamed_batches(images, plan, PRESETS[preset], ViewSizes(32), 0, 2, num_workers=workers):
+    for batch in streamed_batches(images, plan, PRESETS[preset], 32, 0, 2, num_workers=workers):
         assert batch.boxes.shape == (12, 2, 4) and batch.boxes.dtype == torch.float32
         assert batch.flipped.shape == (12, 2) and 0 < int(batch.flipped.sum()) < 24
         for row, index in enumerate(plan.indices(batch.position).tolist()):
@@ -158,7 +155,7 @@ def test_the_same_draw_means_the_same_in_memory_and_from_workers(alike: bool, ph
     images, plan = open_source(f"folder:{photographs}").train, BatchPlan(24, 24, seed=3)
     first, second = (ViewSpec(crop=spec.crop, flip=spec.flip) for spec in PRESETS["small"])
     specs = (first, second if alike else replace(second, flip=0.9))
-    (batch,) = streamed_batches(images, plan, specs, ViewSizes(32), 0, 1, num_workers=0)
+    (batch,) = streamed_batches(images, plan, specs, 32, 0, 1, num_workers=0)
     for row, index in enumerate(plan.indices(0).tolist()):
         generator = derived_generator(3, CROPS, 0, index)
         if alike:
@@ -185,7 +182,6 @@ import multiprocessing, sys
 import torch
 from byol.augment.presets import PRESETS
 from byol.data.batches import BatchPlan, streamed_batches
-from byol.data.view_sizes import ViewSizes
 
 class Images:
     keys = labels = class_names = None
@@ -195,8 +191,7 @@ class Images:
 left = []
 
 def leave():
-    plan, sizes = BatchPlan(64, 2), ViewSizes(16)
-    loader = streamed_batches(Images(), plan, PRESETS["small"], sizes, 0, 30, num_workers=1)
+    loader = streamed_batches(Images(), BatchPlan(64, 2), PRESETS["small"], 16, 0, 30, num_workers=1)
     left.append(iter(loader))
     print(next(left[-1]).position, flush=True)
 

@@ -17,7 +17,6 @@ from byol.data.batches import BatchPlan, streamed_batches
 from byol.data.decode import EncodedPicture, decode
 from byol.data.images import Concatenation, Subset, TensorImages, picture
 from byol.data.source import open_source
-from byol.data.view_sizes import ViewSizes
 from byol.errors import UserError
 from byol.evaluation.batches import preprocessed_batches
 
@@ -124,7 +123,7 @@ def folder(path: Path) -> Path:
 def test_views_of_large_files_are_those_of_whole_images(tmp_path: Path) -> None:
     images, plan = open_source(f"folder:{folder(tmp_path / 'images')}").train, BatchPlan(4, 4)
     spec = PRESETS["small"][0]
-    (batch,) = streamed_batches(images, plan, (spec, spec), ViewSizes(32), 0, 1, num_workers=0)
+    (batch,) = streamed_batches(images, plan, (spec, spec), 32, 0, 1, num_workers=0)
     reduced = 0
     for row, index in enumerate(plan.indices(0).tolist()):
         whole = images[index]

@@ -11,7 +11,6 @@ import byol
 from byol.augment.presets import preset_named
 from byol.core.learner import BYOL
 from byol.data.batches import Batch, BatchPlan
-from byol.data.view_sizes import ViewSizes
 from byol.training.module import OptimizerSettings, Pretraining
 from byol.training.view_makers import ResidentViews, StreamedViews
 from tests.host_reads import HostReads
@@ -57,12 +56,12 @@ def test_a_step_on_a_device_whose_values_cannot_be_read(
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # which does not know `meta`
     plan, specs = BatchPlan(count=16, batch_size=8), preset_named(preset)
     if streamed:
-        make_views: Any = StreamedViews(specs, ViewSizes(32), plan)
+        make_views: Any = StreamedViews(specs, plan)
         crops = torch.zeros(8, 2, 3, 32, 32, dtype=torch.uint8, device="meta")
         boxes, flipped = crops.new_zeros(8, 2, 4).float(), crops.new_zeros(8, 2).bool()
         batch = Batch(0, crops, boxes=boxes, flipped=flipped)
     else:
-        make_views = ResidentViews(torch.zeros(16, 3, 32, 32, dtype=torch.uint8), specs, ViewSizes(32), plan)
+        make_views = ResidentViews(torch.zeros(16, 3, 32, 32, dtype=torch.uint8), specs, 32, plan)
         batch = Batch(0, plan.indices(0).to("meta"))
     learner = BYOL(make_net(), 32, -2, 5, 12, use_momentum=momentum)
     settings = OptimizerSettings("lars", 0.1, 1e-4, decay_all=False, warmup_steps=1, total_steps=10)

@@ -12,7 +12,6 @@ import byol
 from byol.augment.draw import draw
 from byol.augment.presets import IMAGENET_MEAN, IMAGENET_STD, Crop, ViewSpec
 from byol.data.batches import Batch, BatchPlan
-from byol.data.view_sizes import ViewSizes
 from byol.randomness import VIEWS, derived_generator
 from byol.rundir import RunDirectory
 from byol.training.checkpoint import load
@@ -32,7 +31,7 @@ def test_views_equal_resized_crops(images: Tensor, interpolation: str) -> None:
     spec = ViewSpec(crop=Crop(interpolation=interpolation), flip=0.5)
     plan = BatchPlan(len(images), 8)
     indices = plan.indices(1)
-    views = ResidentViews(images, (spec, spec), ViewSizes(SIDE), plan)(Batch(1, indices))
+    views = ResidentViews(images, (spec, spec), SIDE, plan)(Batch(1, indices))
     generator = derived_generator(plan.seed, VIEWS, 1, plan.rank)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
     for view in (view.image for view in views):

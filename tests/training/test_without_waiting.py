@@ -21,7 +21,6 @@ from byol.core.cifar_resnet import CifarResNet
 from byol.core.learner import BYOL
 from byol.core.pixel_learner import PixelCL
 from byol.data.batches import Batch, BatchPlan
-from byol.data.view_sizes import ViewSizes
 from byol.training.module import OptimizerSettings, Pretraining
 from byol.training.online_probe import OnlineProbe
 from byol.training.view_makers import ResidentViews, StreamedViews
@@ -61,7 +60,7 @@ def module_of(learner: Learner, make_views: nn.Module, optimizer: str = "lars") 
 
 def resident(preset: str, learner: Learner) -> ResidentViews:
     images = torch.zeros(64, 3, 32, 32, dtype=torch.uint8)
-    return ResidentViews(images, PRESETS[preset], ViewSizes(32), PLAN, boxes=learner.takes_views)
+    return ResidentViews(images, PRESETS[preset], 32, PLAN, boxes=learner.takes_views)
 
 
 def moved_to_a_gpu(module: nn.Module) -> None:
@@ -115,8 +114,7 @@ def test_a_step_of_any_method_never_waits(method: str, precision: str) -> None:
 @pytest.mark.parametrize("method", ["byol", "pixpro"])
 def test_a_step_on_crops_never_waits(optimizer: str, method: str) -> None:
     crops = torch.zeros(32, 2, 3, 32, 32, dtype=torch.uint8)
-    make_views = StreamedViews(PRESETS["imagenet"], ViewSizes(32), PLAN)
-    run_steps(module_of(learner_of(method), make_views, optimizer), crops)
+    run_steps(module_of(learner_of(method), StreamedViews(PRESETS["imagenet"], PLAN), optimizer), crops)
 
 
 def test_waiting_would_be_noticed() -> None:

@@ -50,13 +50,10 @@ class PretrainConfig:
     projection_hidden_size: int | None = None
     """Hidden width of projector and predictor. Default: 4096, simsiam 2048."""
     image_size: int | None = None
-    """Side of the views in pixels. Default: the images' own where all are square and alike, at most 128,
-    else 224."""
-    early_image_size: int | None = None
-    """Smaller side of the views in the first part of the run, whose steps take less time (progressive
-    resizing). Default: image-size all along."""
-    early_part: str = "50%"
-    """How long that part is: epochs, steps or a share of the run."""
+    """Side in pixels of the images that the backbone is for. Default: the images' own where all are square
+    and alike, at most 128, else 224."""
+    view_size: int | None = None
+    """Side of the views in pixels. Default: image-size. Smaller ones take less time, and often do better."""
     channels: int | None = None
     """Channels of the images, 1 or 3. Default: the data's."""
     preset: PresetName | dict[str, Any] | None = None
@@ -161,7 +158,7 @@ class PretrainConfig:
     """Show the traceback of an error."""
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "batch_size", "accumulate", "nodes", "image_size", "early_image_size", "channels")
+        at_least(self, 1, "batch_size", "accumulate", "nodes", "image_size", "view_size", "channels")
         at_least(self, 1, "projection_size", "projection_hidden_size")
         at_least(self, 0, "base_lr", "final_lr", "weight_decay", "num_workers", "holdout", "seed")
         if not 0 <= self.warmup_start <= 1:
@@ -170,8 +167,6 @@ class PretrainConfig:
             raise UserError(f"tau is {self.tau}, it must lie between 0 and 1")
         if self.crop_scale is not None and not 0 < self.crop_scale <= 1:
             raise UserError(f"crop_scale is {self.crop_scale}, it must lie between 0 and 1")
-        if self.early_image_size is None and self.early_part != type(self).early_part:
-            raise UserError("early_part means nothing without early_image_size")
         if self.devices != "auto" and not (self.devices.isdigit() and int(self.devices) > 0):
             raise UserError(f"devices is '{self.devices}', it must be a number or auto")
         logger_names(self.logger)

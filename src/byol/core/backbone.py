@@ -196,7 +196,9 @@ class Backbone(nn.Module):
     def _on_zeros(self, examine: Callable[[Tensor], Result], image_size: int | None = None) -> Result:
         """Run a function that runs the network, in eval mode: no running statistic moves."""
         like = next(self.net.parameters(), torch.zeros(()))
-        side = image_size or self.image_size
+        side, given = image_size, ""
+        if side is None:
+            side, given = self.image_size, f" (image_size {self.image_size}, channels {self.channels})"
         shape = (2, self.channels, side, side)
         try:
             with _undisturbed(self.net), torch.enable_grad():
@@ -204,10 +206,8 @@ class Backbone(nn.Module):
         except UserError:
             raise
         except Exception as error:  # whatever a network says to images that do not suit it
-            raise UserError(
-                f"the backbone cannot take {self.channels} x {side} x {side} images "
-                f"(image_size {side}, channels {self.channels}): {first_line(error)}"
-            ) from error
+            shown = f"{self.channels} x {side} x {side} images{given}"
+            raise UserError(f"the backbone cannot take {shown}: {first_line(error)}") from error
 
     def _measure(self, output: Tensor) -> tuple[int, list[str]]:
         parameters = _floating_parameters(self.net)

@@ -17,7 +17,6 @@ from byol.augment.presets import ViewSpec
 from byol.data.crops import cut_out
 from byol.data.decoders import READY_BYTES
 from byol.data.images import picture
-from byol.data.view_sizes import ViewSizes
 from byol.data.worker_signals import ignore_stop_signals
 from byol.errors import UserError
 from byol.randomness import CROPS, derived_generator, epoch_order
@@ -146,12 +145,10 @@ class _TwoCrops(Dataset[_Crops]):
     An item's crops follow from the seed, the epoch and the index, not from the worker.
     """
 
-    def __init__(
-        self, image_set: ImageSet, specs: tuple[ViewSpec, ViewSpec], sizes: ViewSizes, seed: int
-    ) -> None:
+    def __init__(self, image_set: ImageSet, specs: tuple[ViewSpec, ViewSpec], size: int, seed: int) -> None:
         self.image_set = image_set
         self.specs = specs
-        self.sizes = sizes
+        self.size = size
         self.seed = seed
 
     def __getitem__(self, item: tuple[int, int, int]) -> _Crops:
@@ -160,7 +157,7 @@ class _TwoCrops(Dataset[_Crops]):
         generator = derived_generator(self.seed, CROPS, epoch, index)
         height, width = image.height, image.width
         draws = draw_geometric_pair(self.specs, height, width, generator)
-        crops = cut_out(image, draws, self.specs, self.sizes.at(position))
+        crops = cut_out(image, draws, self.specs, self.size)
         boxes = [box for draw in draws if (box := draw.source_box(height, width)) is not None]
         assert len(boxes) == 2  # `cut_out` takes no other draws
         return position, torch.stack(crops), torch.cat(boxes), torch.cat([draw.flip for draw in draws])
@@ -186,20 +183,20 @@ def streamed_batches(
     image_set: ImageSet,
     plan: BatchPlan,
     specs: tuple[ViewSpec, ViewSpec],
-    sizes: ViewSizes,
+    size: int,
     start: int,
     stop: int,
     num_workers: int,
 ) -> DataLoader[Any]:
     """Return a loader of crops [B,2,C,S,S] whose content does not depend on the number of workers."""
     loader: DataLoader[Any] = DataLoader(
-        _TwoCrops(image_set, specs, sizes, plan.seed),
+        _TwoCrops(image_set, specs, size, plan.seed),
         batch_sampler=_PlannedItems(plan, start, stop),
         num_workers=num_workers,
         collate_fn=_collate,
         worker_init_fn=ignore_stop_signals(),
         pin_memory=torch.cuda.is_available(),
-        prefetch_factor=_prefetched(plan, sizes.final, num_workers) if num_workers else None,
+        prefetch_factor=_prefetched(plan, size, num_workers) if num_workers else None,
     )
     return loader
 

@@ -28,7 +28,7 @@ from byol.training.preparation import (
     Lengths,
     PreparedData,
     peak_rate,
-    view_sizes,
+    view_size,
     view_specs,
     worker_count,
 )
@@ -56,15 +56,14 @@ def build_module(
     specs, compiled = view_specs(config), use_compile(config)
     if compiled:
         torch.compiler.reset()  # what earlier runs of this program compiled would count against this one
-    if config.early_image_size is not None:
-        learner.backbone.check_takes(config.early_image_size)
     preprocess = learner.backbone.preprocess
     assert preprocess is not None
-    settings_of_views = specs, view_sizes(config, plan), plan, compiled, (preprocess.mean, preprocess.std)
+    normalize = preprocess.mean, preprocess.std
     if data.images is not None:
-        make_views: ViewMaker = ResidentViews(data.images, *settings_of_views, learner.takes_views)
+        size, boxes = learner.image_size, learner.takes_views
+        make_views: ViewMaker = ResidentViews(data.images, specs, size, plan, compiled, normalize, boxes)
     else:
-        make_views = StreamedViews(*settings_of_views)
+        make_views = StreamedViews(specs, plan, compiled, normalize)
     settings = _optimizer_settings(config, durations)
     probe = _online_probe(data, learner) if config.online_probe else None
     compiled = compiled and (config.compile == "on" or _is_one_graph(learner))
@@ -79,8 +78,8 @@ def batches(
     if data.images is not None:
         found: Any = ResidentBatches(plan, *positions)
     else:
-        specs, sizes = view_specs(config), view_sizes(config, plan)
-        found = streamed_batches(data.pretraining, plan, specs, sizes, *positions, worker_count(config))
+        specs, size = view_specs(config), view_size(config)
+        found = streamed_batches(data.pretraining, plan, specs, size, *positions, worker_count(config))
     if not config.online_probe:
         return found
     assert data.pretraining.labels is not None
@@ -132,6 +131,9 @@ def _learner(
     make = _pixel_learner if config.method in PIXEL_METHODS else _instance_learner
     learner = make(config, net, hidden_layer, total_steps)
     assert config.image_size is not None and config.channels is not None
+    if view_size(config) != config.image_size:
+        learner.backbone.check_takes(view_size(config))
+        learner.image_size = view_size(config)  # its backbone keeps the other
     preset = config.preset
     if not isinstance(preset, str):  # views of one's own do not tell how images are cut at test time
         preset = natural_preset(config.data, config.image_size, config.method)

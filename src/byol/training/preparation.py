@@ -11,13 +11,11 @@ from torch.utils.data import Dataset
 from byol.augment.presets import ViewSpec, natural_preset
 from byol.augment.view_settings import view_specs_of
 from byol.config import TIMM_WEIGHTS, Optimizer, PretrainConfig
-from byol.data.batches import BatchPlan
 from byol.data.decoders import decoder_count
 from byol.data.folder import NAMES_ENCODED
 from byol.data.images import Concatenation, Subset, in_memory, natural_side, resident
 from byol.data.source import open_source, resolved_spec
 from byol.data.splits import HOLDOUT, holdout_split
-from byol.data.view_sizes import ViewSizes
 from byol.duration import Duration
 from byol.errors import UserError
 from byol.evaluation.monitor import images_measured
@@ -107,7 +105,6 @@ def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
     )
     _check_preset(config, data)
     _check_final_rate(config)
-    _check_early_size(config)
     return config
 
 
@@ -144,13 +141,6 @@ def _check_final_rate(config: PretrainConfig) -> None:
         )
 
 
-def _check_early_size(config: PretrainConfig) -> None:
-    early, size = config.early_image_size, config.image_size
-    assert size is not None
-    if early is not None and early >= size:
-        raise UserError(f"early_image_size is {early}: it must be less than the image size, {size} pixels")
-
-
 def _check_preset(config: PretrainConfig, data: PreparedData) -> None:
     """Raise UserError where the views are none for this method or these images."""
     specs, preset = view_specs_of(config.preset), config.preset
@@ -173,6 +163,12 @@ def view_specs(config: PretrainConfig) -> tuple[ViewSpec, ViewSpec]:
     return _with_crop_scale(first, config.crop_scale), _with_crop_scale(second, config.crop_scale)
 
 
+def view_size(config: PretrainConfig) -> int:
+    """Return the side of the views in pixels, of settings that are resolved."""
+    assert config.image_size is not None
+    return config.view_size or config.image_size
+
+
 @dataclass(frozen=True)
 class Lengths:
     """Durations of a run in optimizer steps."""
@@ -183,8 +179,6 @@ class Lengths:
     knn: int
     checkpoint: int
     backbone: int
-    early: int = 0
-    """With smaller views."""
 
 
 def lengths(config: PretrainConfig, steps_per_epoch: int) -> Lengths:
@@ -205,17 +199,9 @@ def lengths(config: PretrainConfig, steps_per_epoch: int) -> Lengths:
         raise UserError(
             f"the warm-up ({warmup} steps) is as long as the run ({total} steps): shorten --warmup"
         )
-    early = 0 if config.early_image_size is None else min(steps("early_part"), total)
     log = max(1, min(steps("log_every"), total // 3))  # a short run is seen to move, too
-    knn, checkpoint, backbone = map(steps, ("knn_every", "checkpoint_every", "backbone_every"))
-    return Lengths(total, warmup, log, knn, checkpoint, backbone, early)
-
-
-def view_sizes(config: PretrainConfig, plan: BatchPlan) -> ViewSizes:
-    """Return the sides of the views, of settings that are resolved."""
-    assert config.image_size is not None
-    early_steps = lengths(config, plan.steps_per_epoch).early
-    return ViewSizes(config.image_size, config.early_image_size, early_steps * plan.accumulate)
+    names = ("knn_every", "checkpoint_every", "backbone_every")
+    return Lengths(total, warmup, log, *map(steps, names))
 
 
 def _default_warmup(config: PretrainConfig, steps_per_epoch: int, total: int) -> int:

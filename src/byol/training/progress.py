@@ -2,7 +2,6 @@
 
 import sys
 import time
-from collections.abc import Callable
 from typing import Any, TextIO
 
 _QUIET_SECONDS = 600
@@ -16,18 +15,10 @@ class Progress:
         stream: where to write (standard error by default); on a terminal the line is rewritten in place.
         plain_lines: about this many lines in a whole run where it is no terminal, or one every ten minutes
             where that is more.
-        work: from a number of steps to how much work they are, in any unit; without it, all are alike.
     """
 
-    def __init__(
-        self,
-        total_steps: int,
-        stream: TextIO | None = None,
-        plain_lines: int = 20,
-        work: Callable[[int], float] = float,
-    ) -> None:
+    def __init__(self, total_steps: int, stream: TextIO | None = None, plain_lines: int = 20) -> None:
         self.total_steps = total_steps
-        self.work = work
         self.stream = stream or sys.stderr
         self.on_terminal = self.stream.isatty()
         self.every = max(1, total_steps // plain_lines)
@@ -81,8 +72,7 @@ class Progress:
             return "done"
         if step == start_step:
             return "..."
-        done, left = self.work(step) - self.work(start_step), self.work(self.total_steps) - self.work(step)
-        seconds = int((time.monotonic() - start_time) / done * left)
+        seconds = int((time.monotonic() - start_time) / (step - start_step) * (self.total_steps - step))
         minutes, hours = seconds // 60, seconds // 3600
         long = f"{hours}:{minutes % 60:02d}" if hours else f"{minutes}"
         return f"{long}:{seconds % 60:02d} to go"

@@ -28,7 +28,7 @@ from byol.training.loggers import Loggers
 from byol.training.module import Pretraining
 from byol.training.peer_processes import PeerProcesses
 from byol.training.picture import draw_first_views
-from byol.training.preparation import Lengths, PreparedData, lengths, worker_count
+from byol.training.preparation import Lengths, PreparedData, lengths, view_size, worker_count
 from byol.training.processes import launch_of
 from byol.training.progress import Progress
 from byol.training.trainer import build_trainer
@@ -58,9 +58,7 @@ class Session:
             self.config, self.data, plan, durations, self.net, self.hidden_layer
         )
         trained = 0.0 if self.state is None else self.state.get("seconds", 0.0)
-        sizes = module.make_views.sizes
-        progress = Progress(durations.total, work=lambda step: sizes.work(step * plan.accumulate))
-        clock = Clock(trained)
+        clock, progress = Clock(trained), Progress(durations.total)
         loggers = Loggers(self.config, self.run, progress.say)
         saving = Checkpoints(
             self.run, self._stored_settings(), self.data.identity(), architecture, durations, clock
@@ -193,17 +191,13 @@ class Session:
         labels = "without labels" if data.train.masks is None else "with masks"
         if data.train.labels is not None:
             labels = f"{len(names)} classes: {listed(names)}"
+        side = view_size(config)
+        views = "" if side == config.image_size else f" (views: {side} px)"
         return (
             f"{len(data.pretraining)} images to train on, {len(data.holdout)} held out ({labels}); "
-            f"{config.backbone} at {self._sides(module)}, {module.settings.name}, "
+            f"{config.backbone} at {config.image_size} px{views}, {module.settings.name}, "
             f"{module.settings.total_steps} steps of {config.batch_size} images"
         )
-
-    def _sides(self, module: Pretraining) -> str:
-        sizes, accumulate = module.make_views.sizes, module.plan.accumulate
-        if sizes.early is None:
-            return f"{sizes.final} px"
-        return f"{sizes.early} px, from step {sizes.early_stop // accumulate} at {sizes.final} px"
 
     def _begin(self, module: Pretraining, progress: Progress, loggers: Loggers) -> None:
         """Write what a new run starts with, or cut back what a stopped one wrote after its checkpoint."""

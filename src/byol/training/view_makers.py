@@ -22,7 +22,6 @@ from byol.augment.views import (
     with_geometry,
 )
 from byol.data.batches import Batch, BatchPlan
-from byol.data.view_sizes import ViewSizes
 from byol.randomness import VIEWS, derived_generator
 from byol.types import View
 
@@ -31,7 +30,6 @@ class ViewMaker(nn.Module):
     """Turns batches into views, part of it as one graph."""
 
     make: "_OneGraph"
-    sizes: ViewSizes
 
     def run_eagerly(self) -> None:
         """Do without compilation from here on."""
@@ -47,7 +45,7 @@ class ResidentViews(ViewMaker):
         self,
         images: Tensor,
         specs: tuple[ViewSpec, ViewSpec],
-        sizes: ViewSizes,
+        size: int,
         plan: BatchPlan,
         compiled: bool = False,
         normalize: Normalization = "imagenet",
@@ -60,7 +58,7 @@ class ResidentViews(ViewMaker):
         super().__init__()
         self.register_buffer("images", images, persistent=False)
         self.specs = specs
-        self.sizes = sizes
+        self.size = size
         self.plan = plan
         self.normalize = normalize
         self.boxes = boxes
@@ -71,8 +69,7 @@ class ResidentViews(ViewMaker):
         generator = derived_generator(self.plan.seed, VIEWS, batch.position, self.plan.rank)
         images = self.images[batch.images]
         draws = draw_pair(self.specs, images, generator)
-        size = self.sizes.at(batch.position)
-        made = self.make(images, draws, self.specs, size, columns(self.normalize, images))
+        made = self.make(images, draws, self.specs, self.size, columns(self.normalize, images))
         return with_geometry(made, draws, images, self.boxes)
 
 
@@ -82,14 +79,12 @@ class StreamedViews(ViewMaker):
     def __init__(
         self,
         specs: tuple[ViewSpec, ViewSpec],
-        sizes: ViewSizes,
         plan: BatchPlan,
         compiled: bool = False,
         normalize: Normalization = "imagenet",
     ) -> None:
         super().__init__()
         self.specs = specs
-        self.sizes = sizes
         self.plan = plan
         self.normalize = normalize
         self.make = _OneGraph(_coloured, compiled)

@@ -18,8 +18,7 @@ def needs_warm_up(module: Pretraining) -> bool:
 
 
 def warm_up(trainer: L.Trainer, module: Pretraining, may_run_eagerly: bool = False) -> None:
-    """Run views, networks and backward on dummy data, as every step does, but for the optimizer's part: once,
-    or once for each size that views are to have.
+    """Run views, networks and backward once on dummy data, as every step does, but for the optimizer's part.
 
     No weight moves. What a forward pass changes (batch statistics, sums of the watch, random state) is put
     back; gradients are dropped. It is the module itself that runs: what is compiled for a copy serves no
@@ -47,21 +46,20 @@ def warm_up(trainer: L.Trainer, module: Pretraining, may_run_eagerly: bool = Fal
 
 
 def _run_once(trainer: L.Trainer, module: Pretraining) -> None:
-    for position in module.make_views.sizes.changes(module.step * module.plan.accumulate):
-        loss = trainer.strategy.training_step(dummy_batch(module, position), 0)
-        assert isinstance(loss, torch.Tensor)
-        loss.backward()
+    loss = trainer.strategy.training_step(dummy_batch(module), 0)
+    assert isinstance(loss, torch.Tensor)
+    loss.backward()
 
 
-def dummy_batch(module: Pretraining, position: int = 0) -> Batch:
-    """Return a batch of the shape of that at a position: of the first image only, or of black ones."""
+def dummy_batch(module: Pretraining) -> Batch:
+    """Return a batch of the shape of every other: of the first image only, or of black ones."""
     count, device = module.plan.micro_batch_size, module.device
     labels = None
     if module.online_probe is not None:
         labels = torch.zeros(count, dtype=torch.int64, device=device)
     if isinstance(module.make_views, ResidentViews):
-        return Batch(position, torch.zeros(count, dtype=torch.int64, device=device), labels)
-    size, channels = module.make_views.sizes.at(position), module.learner.backbone.channels
+        return Batch(0, torch.zeros(count, dtype=torch.int64, device=device), labels)
+    size, channels = module.learner.image_size, module.learner.backbone.channels
     crops = torch.zeros(count, 2, channels, size, size, dtype=torch.uint8, device=device)
     boxes = torch.tensor([0.0, 0.0, 1.0, 1.0], device=device).repeat(count, 2, 1)  # whole images
-    return Batch(position, crops, labels, boxes, torch.zeros(count, 2, dtype=torch.bool, device=device))
+    return Batch(0, crops, labels, boxes, torch.zeros(count, 2, dtype=torch.bool, device=device))
