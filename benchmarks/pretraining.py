@@ -34,9 +34,9 @@ def check_settings(run: RunDirectory, settings: dict[str, Any]) -> None:
     wanted, stored = asdict(settings_from(PretrainConfig, settings)), run.config()
     wanted |= {"data": resolved_spec(wanted["data"]), "preset": written_out(wanted["preset"])}
     for name in settings.keys() - {"data_dir", "backbone_weights"}:  # which are stored as absolute paths
-        if wanted[name] != stored[name]:
+        if wanted[name] != stored.get(name):  # a run may be older than a setting
             raise UserError(
-                f"{run.path} was started with {flag(name)} {stored[name]}, not {wanted[name]}: "
+                f"{run.path} was started with {flag(name)} {stored.get(name)}, not {wanted[name]}: "
                 "name another folder for other settings, or move it away"
             )
 

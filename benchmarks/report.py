@@ -109,7 +109,8 @@ def budget(values: dict[str, Any]) -> str:
     title = f"## {values['data']} in {minutes} {'minute' if minutes == '1' else 'minutes'} of training\n\n"
     about = (
         f"Top-1 on the {rows[0]['split']} images, in percent, of {settings['backbone']} after the last of "
-        f"{settings['epochs']} epochs; pretraining seeds {', '.join(map(str, values['seeds']))} (+- their "
+        f"{settings['epochs']} epochs, views of {settings['view_size'] or settings['image_size']} pixels; "
+        f"pretraining seeds {', '.join(map(str, values['seeds']))} (+- their "
         f"standard deviation). At most {max(values['training_seconds']):.0f} seconds from the first to the "
         f"last optimizer step, {max(values['program_seconds']):.0f} from the start of the program to the "
         "result.\n\n"
@@ -126,13 +127,12 @@ def few_labels(values: dict[str, Any]) -> str:
     amounts = list(dict.fromkeys(row["labels"] for row in values["rows"]))
     title = "## CIFAR-10 with few labels, on two CPU cores\n\n"
     about = (
-        "Top-1 on the 10,000 test images, in percent: mean over three draws of labels (with all labels: "
-        "three seeds), +- their standard deviation. The backbone is that of the recipe `cifar10-cpu`, one "
+        "Top-1 on the 10,000 test images, in percent: mean over three draws of few labels +- their standard "
+        "deviation. The backbone is that of the recipe `cifar10-cpu`, one "
         "pretraining seed. Frozen: logistic regression. Fine-tuned and from scratch share grid, choice (on "
         "a fifth of the drawn labels, with all labels on the hold-out) and augmentation: "
         + "; ".join(f"{amount}: {_grid(values['grids'][amount])}" for amount in amounts)
-        + ". With all labels, later seeds choose among the first one's choices."
-        + f"{_minutes(values['minutes'])}\n\n"
+        + f".{_minutes(values['minutes'])}\n\n"
     )
     lines = {
         "frozen, BYOL": ("logistic", "byol"),

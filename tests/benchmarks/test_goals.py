@@ -50,7 +50,7 @@ def test_the_page_tells_them(script: Callable[[str], ModuleType]) -> None:
     rows = [{**row, "protocol": protocol} for protocol in ("linear", "knn", "online")]
     goals = script("goals").verdicts("1min", "cifar10", RESNET18, [57.0], rows[0])
     values = {
-        "settings": {**RESNET18, "epochs": "18"},
+        "settings": {**RESNET18, "epochs": "18", "image_size": 32, "view_size": 24},
         "budget": "1min",
         "data": "cifar10",
         "seeds": [0],
@@ -60,4 +60,5 @@ def test_the_page_tells_them(script: Callable[[str], ModuleType]) -> None:
         "goals": goals,
     }
     page = script("report").budget(values)
+    assert "after the last of 18 epochs, views of 24 pixels; pretraining seeds 0 (+-" in page
     assert "| 84.0 | 84.0 | 84.0 |\n\n- training seconds 57.0 (goal: at most 60.0): reached\n" in page

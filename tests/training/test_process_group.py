@@ -1,4 +1,4 @@
-"""Parting from the other processes: over NCCL each waits for all of its machine, or for one that is gone."""
+"""Leaving the other processes: over NCCL each waits for all of its machine, or for one that is gone."""
 
 import subprocess
 import sys

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import byol
+from byol.training import callbacks
 from byol.training.callbacks import Monitor
 from byol.training.errors import Interrupted
 from byol.training.module import Pretraining
@@ -101,12 +102,42 @@ def test_other_methods_have_it(
     assert set(sides) == {24}
 
 
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 8)), "the backbone cannot take 1 x 6 x 6 images "),
+        (nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten()), "the representation's width would be 64, not 144"),
+    ],
+    ids=["refuses", "gives another width"],
+)
 def test_a_network_of_one_size_is_refused_before_anything_is_written(
-    tiny: dict[str, Any], tmp_path: Path
+    net: nn.Module, message: str, tiny: dict[str, Any], tmp_path: Path
 ) -> None:
-    settings = {**tiny, "backbone": nn.Sequential(nn.Flatten(), nn.Linear(64, 8)), "view_size": 6}
-    with pytest.raises(byol.UserError, match="the backbone cannot take 1 x 6 x 6 images: "):
-        byol.pretrain("digits", out=str(tmp_path / "run"), **settings)
+    settings = {**tiny, "backbone": net, "out": str(tmp_path / "run")}
+    with pytest.raises(byol.UserError, match=rf"views of 6 pixels \(--view-size\).*: {message}"):
+        byol.pretrain("digits", view_size=6, **settings)
     with pytest.raises(byol.UserError, match="view_size is 0, it must be at least 1"):
-        byol.pretrain("digits", out=str(tmp_path / "run"), **{**settings, "view_size": 0})
+        byol.pretrain("digits", view_size=0, **settings)
     assert not (tmp_path / "run").exists()
+
+
+def test_places_are_not_compared_where_there_is_one(
+    tiny: dict[str, Any], photographs: Path, tmp_path: Path
+) -> None:
+    settings = {**tiny, **settings_for("resident", photographs), "method": "pixpro", "view_size": 4}
+    with pytest.raises(byol.UserError, match="the feature map would have a single place"):
+        byol.pretrain(out=str(tmp_path / "run"), **settings)
+
+
+@pytest.mark.parametrize("kind", ["resident", "streamed"])
+def test_warming_up_has_views_of_that_size(
+    kind: str,
+    tiny: dict[str, Any],
+    photographs: Path,
+    sides: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(callbacks, "needs_warm_up", lambda module: True)
+    byol.pretrain(out=str(tmp_path / "run"), view_size=24, **{**tiny, **settings_for(kind, photographs)})
+    assert set(sides) == {24} and len(sides) == 7 * 2

@@ -163,7 +163,7 @@ def preset_named(name: str) -> tuple[ViewSpec, ViewSpec]:
 
 
 def natural_preset(data: str, size: int, method: Method = "byol") -> PresetName:
-    """Return the preset that suits a data source (by its name), a side of views in pixels, and a method."""
+    """Return the preset that suits a data source (by its name), a side of images in pixels, and a method."""
     if method in PIXEL_METHODS:  # which need crops
         return "small" if size <= 96 else "pixpro"
     if data == "digits" or data.startswith("emnist/"):

@@ -32,6 +32,7 @@ def logger_names(text: str) -> tuple[str, ...]:
 
 
 def at_least(config: Any, low: float, *names: str) -> None:
+    """Raise UserError where a setting of these names is given and below `low`."""
     for name in names:
         value = getattr(config, name)
         if value is not None and value < low:

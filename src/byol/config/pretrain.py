@@ -53,7 +53,7 @@ class PretrainConfig:
     """Side in pixels of the images that the backbone is for. Default: the images' own where all are square
     and alike, at most 128, else 224."""
     view_size: int | None = None
-    """Side of the views in pixels. Default: image-size. Smaller ones take less time, and often do better."""
+    """Side of the views in pixels. Default: image-size. Steps on smaller ones take less time."""
     channels: int | None = None
     """Channels of the images, 1 or 3. Default: the data's."""
     preset: PresetName | dict[str, Any] | None = None

@@ -131,9 +131,18 @@ class Backbone(nn.Module):
         """Try images of another side.
 
         Raises:
-            UserError: the network cannot take them.
+            UserError: the network cannot take them, gives representations of another width, or feature maps
+                (where they have been asked for) of one place.
         """
-        self._on_zeros(self, image_size)
+
+        def examine(images: Tensor) -> None:
+            width = self(images).shape[1]
+            if width != self.num_features:
+                raise UserError(f"the representation's width would be {width}, not {self.num_features}")
+            if self._features is not None and self.feature_map(images)[0, 0].numel() == 1:
+                raise UserError("the feature map would have a single place")
+
+        self._on_zeros(examine, image_size)
 
     def runs(self) -> bool:
         """Say whether the network can be run in eval mode, with its weights as they are laid out now."""
@@ -196,9 +205,7 @@ class Backbone(nn.Module):
     def _on_zeros(self, examine: Callable[[Tensor], Result], image_size: int | None = None) -> Result:
         """Run a function that runs the network, in eval mode: no running statistic moves."""
         like = next(self.net.parameters(), torch.zeros(()))
-        side, given = image_size, ""
-        if side is None:
-            side, given = self.image_size, f" (image_size {self.image_size}, channels {self.channels})"
+        side = image_size or self.image_size
         shape = (2, self.channels, side, side)
         try:
             with _undisturbed(self.net), torch.enable_grad():
@@ -206,8 +213,10 @@ class Backbone(nn.Module):
         except UserError:
             raise
         except Exception as error:  # whatever a network says to images that do not suit it
-            shown = f"{self.channels} x {side} x {side} images{given}"
-            raise UserError(f"the backbone cannot take {shown}: {first_line(error)}") from error
+            raise UserError(
+                f"the backbone cannot take {self.channels} x {side} x {side} images "
+                f"(image_size {side}, channels {self.channels}): {first_line(error)}"
+            ) from error
 
     def _measure(self, output: Tensor) -> tuple[int, list[str]]:
         parameters = _floating_parameters(self.net)

@@ -132,14 +132,22 @@ def _learner(
     learner = make(config, net, hidden_layer, total_steps)
     assert config.image_size is not None and config.channels is not None
     if view_size(config) != config.image_size:
-        learner.backbone.check_takes(view_size(config))
-        learner.image_size = view_size(config)  # its backbone keeps the other
+        _use_view_size(learner, view_size(config))
     preset = config.preset
     if not isinstance(preset, str):  # views of one's own do not tell how images are cut at test time
         preset = natural_preset(config.data, config.image_size, config.method)
     normalize = input_normalization(net, config.channels, config.normalize)
     learner.backbone.preprocess = preprocess_for(preset, config.image_size, config.channels, normalize)
     return learner
+
+
+def _use_view_size(learner: Learner, side: int) -> None:
+    """Have a learner draw views of another side than the images that its backbone is for."""
+    try:
+        learner.backbone.check_takes(side)
+    except UserError as error:
+        raise UserError(f"views of {side} pixels (--view-size) do not suit this network: {error}") from error
+    learner.image_size = side
 
 
 def _instance_learner(

@@ -21,7 +21,7 @@ class OutOfMemory(UserError):  # noqa: N818 - it reads as what it is
     def __init__(self) -> None:
         super().__init__(
             "the GPU's memory is full: --accumulate 2 computes each batch in two halves; --precision bf16, a "
-            "smaller --batch-size or --image-size take less, too; where it was kNN: --knn-every 0"
+            "smaller --batch-size or --view-size take less, too; where it was kNN: --knn-every 0"
         )
 
 

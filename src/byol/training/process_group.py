@@ -1,4 +1,5 @@
-"""How a process parts from the others of its group: in order at its end, and not for ever after an error."""
+"""How a process leaves the group that it has joined (`processes.py`): in order at its end, and within seconds
+after an error."""
 
 import atexit
 import os
@@ -11,13 +12,13 @@ _SECONDS_TO_LEAVE = 20
 
 
 def leave_at_exit() -> None:
-    """Part in order when the program ends: NCCL complains about a group that is still there then, and
+    """Leave in order when the program ends: NCCL complains about a group that is still there then, and
     gloo's threads can abort the process."""
     atexit.register(leave)
 
 
 def leave() -> None:
-    """Part from the others, who must do so too: over NCCL each waits here for all of its machine."""
+    """Leave the others, who must do so too: over NCCL each waits here for all of its machine."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
