@@ -26,7 +26,7 @@ from byol.evaluation.pictures import plot_labels
 from byol.evaluation.report import write_report
 from byol.evaluation.request import Request, parsed_request
 from byol.evaluation.results import Result
-from byol.evaluation.saved import check_settings, examination, examined
+from byol.evaluation.saved import check_settings, evaluation_set, scored
 from byol.evaluation.segmentation import DenseBench, dense_measured
 from byol.evaluation.segmentation_report import write_segmentation_report
 from byol.evaluation.target import Data, Target, chosen_device, open_data
@@ -159,13 +159,13 @@ def _examining(config: EvaluateConfig, data: Data | None, net: nn.Module | None)
     assert provenance is not None
     described = {"network": config.target, "learned_from": provenance.data}
     target = Target(classifier.backbone, classifier.preprocess, None, {}, described)
-    exam = examination(classifier, open_data(target, data, config.data_dir))
-    assert exam.images.labels is not None
+    chosen = evaluation_set(classifier, open_data(target, data, config.data_dir))
+    assert chosen.images.labels is not None
     return _Work(
         replace(config, protocol="finetune", labels=str(provenance.labels)),
         None,
-        examined(classifier, target, exam, machine),
-        partial(write_report, truth=exam.images.labels, class_names=classifier.classes),
+        scored(classifier, target, chosen, machine),
+        partial(write_report, truth=chosen.images.labels, class_names=classifier.classes),
         (target.method, provenance.labels),
         outputs,
     )

@@ -42,7 +42,7 @@ def check_settings(config: EvaluateConfig, given: Collection[str]) -> None:
 
 
 @dataclass(frozen=True)
-class Examination:
+class EvaluationSet:
     """Labelled images for a classifier."""
 
     data: str
@@ -51,7 +51,7 @@ class Examination:
     """test, holdout, or all: a set without a test split that is not what the classifier learned from."""
 
 
-def examination(classifier: Classifier, source: Source) -> Examination:
+def evaluation_set(classifier: Classifier, source: Source) -> EvaluationSet:
     """Return the images of a source on which a classifier is scored.
 
     Those are the test split. Of a source without one they are all images; but where it is what the
@@ -72,14 +72,14 @@ def examination(classifier: Classifier, source: Source) -> Examination:
     if split == "all":
         _check_others(source.name, provenance)
     _check_classes(classifier.classes, images, source.name)
-    return Examination(source.name, in_memory(images), split)
+    return EvaluationSet(source.name, in_memory(images), split)
 
 
-def examined(
-    classifier: Classifier, target: Target, exam: Examination, machine: Machine
+def scored(
+    classifier: Classifier, target: Target, chosen: EvaluationSet, machine: Machine
 ) -> Iterator[list[Result]]:
     """Yield the results of a classifier, as of the fine-tuning that it comes from."""
-    provenance, labels = classifier.provenance, exam.images.labels
+    provenance, labels = classifier.provenance, chosen.images.labels
     assert provenance is not None and labels is not None
     # Of the settings of the fit all but the precision: that of this scoring counts.
     fitted = {name: value for name, value in provenance.settings.items() if name != "precision"}
@@ -87,7 +87,7 @@ def examined(
     features = extract(
         classifier,
         classifier.preprocess,
-        exam.images,
+        chosen.images,
         device=machine.device,
         num_workers=machine.num_workers,
     )
@@ -97,10 +97,10 @@ def examined(
         features=target.method,
         labels=provenance.labels,
         draw=provenance.draw,
-        split=exam.split,
+        split=chosen.split,
         seed=target.seed,
         epoch=target.epoch,
-        data=exam.data,
+        data=chosen.data,
         seconds=round(time.perf_counter() - start, 3),
         settings={**target.described, **fitted, **unusual_precision(classifier.backbone)},
     )
