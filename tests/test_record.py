@@ -165,7 +165,7 @@ def test_in_segments_and_whole(
     assert here(words(stripes, parts, *more)) == 0 and results(parts, 0) == results(whole, 0)
     assert json.loads((parts / "record.json").read_text()) == {**before, "gpus": ["another machine's"]}
     assert here(words(stripes, parts, *more, "--tau", "0.5")) == 2
-    assert "was started with --tau 0.9, not 0.5" in capsys.readouterr().err
+    assert "was started with --tau 0.97, not 0.5" in capsys.readouterr().err
 
 
 @pytest.mark.slow
