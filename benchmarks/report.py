@@ -128,9 +128,9 @@ def few_labels(values: dict[str, Any]) -> str:
     title = "## CIFAR-10 with few labels, on two CPU cores\n\n"
     about = (
         "Top-1 on the 10,000 test images, in percent: mean over three draws of few labels +- their standard "
-        "deviation. The backbone is that of the recipe `cifar10-cpu`, one "
-        "pretraining seed. Frozen: logistic regression. Fine-tuned and from scratch share grid, choice (on "
-        "a fifth of the drawn labels, with all labels on the hold-out) and augmentation: "
+        "deviation. The backbone is that of the recipe `cifar10-cpu`, one pretraining seed. Frozen: logistic "
+        "regression. Fine-tuned and from scratch share grid, choice (on a fifth of the drawn labels, with "
+        "all labels on the hold-out) and augmentation: "
         + "; ".join(f"{amount}: {_grid(values['grids'][amount])}" for amount in amounts)
         + f".{_minutes(values['minutes'])}\n\n"
     )

@@ -58,8 +58,8 @@ class PretrainConfig:
     """Channels of the images, 1 or 3. Default: the data's."""
     preset: PresetName | dict[str, Any] | None = None
     """Augmentations; official is imagenet with the operations of BYOL's own code, pixpro with bilinear crops.
-    Default: glyph for digits and EMNIST, small up to 96 pixels, else imagenet; pixpro and pixcontrast: small
-    up to 96 pixels, else pixpro. In YAML also views of your own, in names and values."""
+    Default: glyph for digits and EMNIST, small where image-size is at most 96, else imagenet; pixpro and
+    pixcontrast: small there, else pixpro. In YAML also views of your own, in names and values."""
     crop_scale: float | None = None
     """Smallest area of a random crop over the area of the image. Default: the preset's (0.08)."""
     batch_size: int = 256
