@@ -90,6 +90,18 @@ SMALLER_CODE = {
     r"train_dl = # training, Pytorch dataloader": "train_dl = TRAINING_LOADER",
 }
 
+# What the script for launchers goes on with, in each of its processes.
+CHECKS = """
+import os
+import torch
+assert os.environ["WORLD_SIZE"] == "2" and torch.distributed.get_world_size() == 2
+assert trainer.step == 4
+weights = torch.cat([parameter.detach().flatten() for parameter in trainer.byol.online_parameters()])
+gathered = [torch.empty_like(weights) for _ in range(2)]
+torch.distributed.all_gather(gathered, weights)
+assert torch.equal(*gathered)
+"""
+
 
 @dataclass(frozen=True)
 class Block:
@@ -231,7 +243,8 @@ def run_command(words: list[str], folder: Path) -> None:
 def run(block: Block, folder: Path, names: dict[str, Any]) -> None:
     """Run commands; keep a file that names itself in its first line; execute other code."""
     if own_name := re.match(r"# ([\w.]+\.(?:py|yaml))\n", block.text):
-        (folder / own_name[1]).write_text(smaller_code(block.text))
+        checks = CHECKS if own_name[1] == "train.py" else ""
+        (folder / own_name[1]).write_text(smaller_code(block.text) + checks)
     elif block.language == "python":
         exec(compile(smaller_code(block.text), PAGE.name, "exec"), names)
     else:
@@ -352,10 +365,10 @@ def test_byol_pytorch(workplace: Path) -> None:
     assert names["embedding"].shape == (2, 512) and names["projection"].shape[0] == 2
     improved = torch.load(workplace / "improved-net.pt", weights_only=True)
     torchvision.models.resnet18().load_state_dict(improved)
-    assert {file.name for file in (workplace / "checkpoints").iterdir()} >= {
-        "checkpoint.1.pt",
-        "checkpoint.2.pt",
-    }
+    for number, steps in ((1, 2), (2, 4)):
+        resnet = torchvision.models.resnet18()
+        resnet.load_state_dict(torch.load(workplace / f"checkpoints/checkpoint.{number}.pt"), strict=True)
+        assert int(resnet.bn1.num_batches_tracked) == 2 * steps  # each view is a pass
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`BYOLTrainer` in two processes: the same as one that accumulates, started as documented."""
+"""`BYOLTrainer` in two processes: the same as one that accumulates. Launchers: tests/test_coming_from.py."""
 
 import os
 import re
@@ -15,56 +15,6 @@ from tests.ports import free_port
 from tests.training import two_trainers
 
 PROJECT = Path(__file__).parents[2]
-# The script of the README of byol-pytorch, but for the import line.
-README_SCRIPT = """
-from torchvision import models
-
-from byol import (
-    BYOL,
-    BYOLTrainer,
-    MockDataset
-)
-
-resnet = models.resnet50(pretrained = True)
-
-dataset = MockDataset(256, 10000)
-
-trainer = BYOLTrainer(
-    resnet,
-    dataset = dataset,
-    image_size = 256,
-    hidden_layer = 'avgpool',
-    learning_rate = 3e-4,
-    num_train_steps = 100_000,
-    batch_size = 16,
-    checkpoint_every = 1000     # improved model will be saved periodically to ./checkpoints folder
-)
-
-trainer()
-"""
-SMALLER = {
-    "models.resnet50(pretrained = True)": "models.resnet18(num_classes = 2)",
-    "256": "32",
-    "10000": "16",
-    "100_000": "3",
-    "batch_size = 16": "batch_size = 4, byol_kwargs = {'projection_hidden_size': 64}",
-    "1000 ": "2 ",
-}
-CHECKS = """
-import os
-import torch
-assert os.environ["WORLD_SIZE"] == "2" and torch.distributed.get_world_size() == 2
-assert trainer.step == 3
-weights = torch.cat([parameter.detach().flatten() for parameter in trainer.byol.online_parameters()])
-gathered = [torch.empty_like(weights) for _ in range(2)]
-torch.distributed.all_gather(gathered, weights)
-assert torch.equal(*gathered)
-"""
-LAUNCHERS = {
-    "torchrun": "torch.distributed.run --nproc-per-node 2",
-    "accelerate": "accelerate.commands.accelerate_cli launch --multi_gpu --num_processes 2 "
-    "--main_process_port 0",  # any that is free
-}
 
 
 @pytest.fixture(scope="module")
@@ -133,24 +83,8 @@ def test_processes_wait_for_each_other_at_the_end_only(reports: list[dict[str, A
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_the_documented_script_runs_as_documented(launcher: str, tmp_path: Path) -> None:
-    script = README_SCRIPT
-    for large, small in SMALLER.items():
-        assert large in script
-        script = script.replace(large, small)
-    done = launched(launcher, script + CHECKS, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("step 3/3") == 1
-    resnet = torchvision.models.resnet18(num_classes=2)
-    for number in (1, 2):
-        resnet.load_state_dict(torch.load(tmp_path / f"checkpoints/checkpoint.{number}.pt"), strict=True)
-    assert int(resnet.bn1.num_batches_tracked) == 6
-
-
-@pytest.mark.slow
 def test_the_loop_of_the_documentation_runs_in_two_processes(trained: Path) -> None:
-    """With the variables of torchrun, which the test above starts."""
+    """With the variables of torchrun, which tests/test_coming_from.py starts."""
     resnet = torchvision.models.resnet18()
     resnet.load_state_dict(torch.load(trained / "improved-net.pt"), strict=True)
     assert int(resnet.bn1.num_batches_tracked) == 4
@@ -169,13 +103,3 @@ def documented(part: str) -> str:
     blocks = re.findall(r"^```python\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
     (block,) = (block for block in blocks if part in block)
     return str(block)
-
-
-def launched(launcher: str, script: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run a script named train.py under a launcher, in two processes, without settings from anywhere."""
-    (folder / "train.py").write_text(script)
-    words = [sys.executable, "-m", *LAUNCHERS[launcher].split(), "train.py"]
-    environment = {**os.environ, "HF_HOME": str(folder), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
