@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import byol
@@ -13,11 +14,11 @@ from byol.core.backbone import Backbone
 from byol.data.images import TensorImages
 from byol.training import advice as module
 from byol.training.advice import advice
-from byol.training.preparation import PreparedData
+from byol.training.preparation import PreparedData, prepare_data, resolve
 
 IMAGES = TensorImages(torch.zeros(4, 3, 8, 8, dtype=torch.uint8))
 CONFIG = PretrainConfig(compile="off")
-DATA = PreparedData("images", IMAGES, IMAGES, IMAGES, None, 3, ())
+DATA = PreparedData("images", IMAGES, IMAGES, IMAGES, IMAGES.images, 3, ())
 
 
 def net(*more: nn.Module) -> nn.Sequential:
@@ -60,6 +61,26 @@ def test_a_large_network_on_a_cpu(there: bool, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
     lines = list(advice(CONFIG, DATA, Backbone(net(), 8), 50, own=False))
     assert len(lines) == (0 if there else 1) and all("--backbone resnet8_32" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "shorter sides are about 48 pixels, which views of 224 enlarge: --image-size 64 takes 8%"),
+        ({"image_size": 96}, "views of 96 enlarge: --image-size 64 takes 44%"),
+        ({"image_size": 95}, None),
+        ({"image_size": 224, "view_size": 64}, None),
+    ],
+)
+def test_views_that_enlarge_whole_images(settings: dict[str, Any], said: str | None, tmp_path: Path) -> None:
+    """Most are small; the first is not."""
+    for number in range(100):
+        side = 300 if number % 17 == 0 else 48
+        Image.new("RGB", (side, side + number % 3)).save(tmp_path / f"{number:02}.png")
+    config = PretrainConfig(compile="off", **settings)
+    data = prepare_data(f"folder:{tmp_path}", config)
+    lines = list(advice(resolve(config, data), data, Backbone(net(), 8), 50, own=True))
+    assert len(lines) == (said is not None) and all(str(said) in line for line in lines)
 
 
 def test_what_is_in_a_folder_and_not_read(

@@ -5,6 +5,7 @@ Each satisfies `byol.types.ImageSet` and can be pickled for a DataLoader's worke
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median_low
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -25,6 +26,7 @@ __all__ = [
     "natural_side",
     "picture",
     "resident",
+    "typical_side",
 ]
 
 LIMIT_BYTES = 2 * 1024**3
@@ -205,6 +207,17 @@ def natural_side(image_set: ImageSet, images: Tensor | None) -> int:
     tensors, however large."""
     shape = _known_shape(image_set) if images is None else images.shape[1:]
     return shape[1] if shape is not None and shape[1] == shape[2] <= 128 else 224
+
+
+def typical_side(image_set: ImageSet, looked_at: int = 64) -> int:
+    """Return the median of the shorter sides in pixels of some images, spread over the set.
+
+    Raises:
+        UserError: one of them cannot be read.
+    """
+    step = max(1, len(image_set) // looked_at)
+    pictures = (picture(image_set, index) for index in range(0, len(image_set), step))
+    return median_low(min(found.height, found.width) for found in pictures)
 
 
 def in_memory(image_set: ImageSet, limit_bytes: int = LIMIT_BYTES, largest_side: int = 128) -> ImageSet:

@@ -8,8 +8,9 @@ from torch import nn
 from byol.config import PretrainConfig
 from byol.core.backbone import Backbone
 from byol.data.folder import unread_kinds
+from byol.data.images import typical_side
 from byol.training.compilation import not_compiled_message
-from byol.training.preparation import PreparedData
+from byol.training.preparation import PreparedData, view_size
 
 LARGE = 5_000_000
 """Parameters of a backbone that is no longer quick on a CPU: a ResNet-18 has 11 million."""
@@ -35,6 +36,8 @@ def advice(
         yield _skipped_message(data.skipped)
     if data.passed_over:
         yield f"left alone {unread_kinds(data.passed_over)}"
+    if data.images is None and (line := _enlarging_message(config, typical_side(data.pretraining))):
+        yield line
     if own and backbone.hidden_layer is None and (layer := _last_linear(backbone.net)):
         yield (
             f"the representation is what layer '{layer}' puts out, {backbone.num_features} numbers; if that "
@@ -58,6 +61,17 @@ def _skipped_message(names: tuple[str, ...]) -> str:
     more = f" and {len(names) - 5} more (all in env.json)" if len(names) > 5 else ""
     plural = "image" if len(names) == 1 else "images"
     return f"left out {len(names)} unreadable {plural}: {', '.join(names[:5])}{more}"
+
+
+def _enlarging_message(config: PretrainConfig, side: int) -> str | None:
+    """Return what to say where most views are made by enlarging whole images."""
+    views, fitting = view_size(config), 32 * -(-side // 32)
+    if views < 2 * side or views <= fitting:
+        return None
+    return (
+        f"the images' shorter sides are about {side} pixels, which views of {views} enlarge: "
+        f"--image-size {fitting} takes {fitting**2 / views**2:.0%} of the arithmetic"
+    )
 
 
 def _last_linear(net: nn.Module) -> str | None:
