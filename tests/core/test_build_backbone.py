@@ -105,7 +105,12 @@ def test_other_networks_keep_their_own_stem(name: str) -> None:
 def test_small_resnets_have_no_standard_stem() -> None:
     with pytest.raises(UserError, match="resnet8_24 takes small or strided"):
         build_backbone("resnet8_24", 32, stem="standard")
-    assert build_backbone("resnet8_24", 128)[1]["stem"] == "small"
+
+
+@pytest.mark.parametrize(("size", "stem"), [(111, "small"), (112, "strided")])
+def test_small_resnets_stride_over_large_images(size: int, stem: str) -> None:
+    """Four times the work otherwise: more than a ResNet-18 takes, whose stem is a sixteenth of its image."""
+    assert build_backbone("resnet8_24", size)[1]["stem"] == stem
 
 
 def test_unknown_names_are_told_with_the_closest() -> None:

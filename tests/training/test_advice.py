@@ -55,12 +55,22 @@ def test_lars_wants_long_runs_or_large_batches(settings: dict[str, Any], steps: 
     assert len(lines) == said and all("--optimizer adamw" in line for line in lines)
 
 
-@pytest.mark.parametrize("there", [False, True])
-def test_a_large_network_on_a_cpu(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("side", "there", "said"),
+    [
+        (32, False, "small ones learn in minutes: --backbone resnet8_32 (see --recipe cifar10-cpu)"),
+        (224, False, "small images learn in minutes: --backbone resnet8_32 --stem strided --image-size 64"),
+        (224, True, None),
+    ],
+)
+def test_a_large_network_on_a_cpu(
+    side: int, there: bool, said: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "LARGE", 100)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-    lines = list(advice(CONFIG, DATA, Backbone(net(), 8), 50, own=False))
-    assert len(lines) == (0 if there else 1) and all("--backbone resnet8_32" in line for line in lines)
+    config = PretrainConfig(compile="off", image_size=side)
+    lines = list(advice(config, DATA, Backbone(net(), 8), 50, own=False))
+    assert len(lines) == (said is not None) and all(line.endswith(str(said)) for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ class PretrainConfig:
     timm, else imagenet. In YAML also values of your own: {mean: [0.5], std: [0.25]}, one a channel."""
     stem: Stem | None = None
     """First layers of a ResNet: small = 3x3 stride 1, strided = 3x3 stride 2, standard = 7x7 stride 2
-    and max-pool. Default: small below 112 pixels, else standard."""
+    and max-pool. Default: small below 112 pixels, else standard (resnet8_16 and its like: strided)."""
     normalization: Normalization = "batch"
     """batch = as published; group = no batch statistics anywhere: group norms and standardised weights in
     place of batch norms, in the heads too."""

@@ -30,7 +30,7 @@ def build_backbone(
         channels: of the images.
         stem: for ResNets, "small" (3x3 stride 1, no max-pool), "strided" (3x3 stride 2, no
             max-pool) or "standard" (7x7 stride 2, max-pool; not for `CIFAR_RESNETS`); None: small
-            below 112 pixels.
+            below 112 pixels, else standard, or strided for `CIFAR_RESNETS`.
         normalization: as of `Backbone`.
         pretrained: start from the weights that timm has for the network, which it downloads; else
             they are random.
@@ -130,9 +130,11 @@ def classifier_layers(net: nn.Module) -> tuple[str, ...]:
 
 
 def _natural_stem(net: nn.Module, image_size: int) -> str | None:
-    if isinstance(net, CifarResNet) or (_is_resnet(net) and image_size < 112):
-        return "small"
-    return "standard" if _is_resnet(net) else None
+    if isinstance(net, CifarResNet):
+        return "small" if image_size < 112 else "strided"
+    if _is_resnet(net):
+        return "small" if image_size < 112 else "standard"
+    return None
 
 
 def _check_stem(net: nn.Module, name: str, stem: str | None) -> None:

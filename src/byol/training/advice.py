@@ -51,16 +51,22 @@ def advice(
     if (message := not_compiled_message(config)) is not None:
         yield message
     if not torch.cuda.is_available() and sum(p.numel() for p in backbone.net.parameters()) > LARGE:
-        yield (
-            "no GPU was found, and this network is a large one for a CPU; "
-            "small ones learn in minutes: --backbone resnet8_32 (see --recipe cifar10-cpu)"
-        )
+        yield _large_network_message(view_size(config))
 
 
 def _skipped_message(names: tuple[str, ...]) -> str:
     more = f" and {len(names) - 5} more (all in env.json)" if len(names) > 5 else ""
     plural = "image" if len(names) == 1 else "images"
     return f"left out {len(names)} unreadable {plural}: {', '.join(names[:5])}{more}"
+
+
+def _large_network_message(side: int) -> str:
+    small = "small ones" if side <= 64 else "small ones on small images"
+    words = "(see --recipe cifar10-cpu)" if side <= 64 else "--stem strided --image-size 64"
+    return (
+        f"no GPU was found, and this network is a large one for a CPU; {small} learn in minutes: "
+        f"--backbone resnet8_32 {words}"
+    )
 
 
 def _enlarging_message(config: PretrainConfig, side: int) -> str | None:
