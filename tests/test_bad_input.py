@@ -66,6 +66,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["pretrain", "--batchsize", "3"], ["unknown flag --batchsize", "Did you mean '--batch-size'?"]),
         (["pretrain", "--batch", "3"], ["unknown flag --batch"]),
         (["pretrain", "--batch-size", "many"], ["--batch-size cannot be 'many'", "a whole number"]),
+        (["embed", "run", "--out", "v.npy", "--num-workers", "-3"], ["num_workers is -3"]),
         (["pretrain", "--batch-size"], ["--batch-size needs a value"]),
         (["pretrain", "--seed", "1", "--seed", "2"], ["--seed is given twice"]),
         (["pretrain", "somewhere"], ["'somewhere' belongs to no flag", "Did you mean --data somewhere?"]),
@@ -149,9 +150,9 @@ def test_unknown_key_in_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown setting 'batch_sise' in my.yaml. Did you mean 'batch_size'?" in line
 
 
-@pytest.mark.parametrize("text", ["- a\n- b\n", "batch_size: [", "seed: x"])
+@pytest.mark.parametrize("text", ["- a\n- b\n", "batch_size: [", "seed: x", "data: folder:M\xfcller"])
 def test_config_that_is_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    Path("my.yaml").write_text(text)
+    Path("my.yaml").write_text(text, encoding="latin-1")
     assert "my.yaml" in (line := refused(["pretrain", "--config", "my.yaml"], capsys)) or "--seed" in line
 
 

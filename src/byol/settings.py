@@ -149,12 +149,12 @@ def recipe_text(name: str) -> str:
     return resources.files("byol.recipe_files").joinpath(f"{name}.yaml").read_text()
 
 
-def read_yaml(kind: type[Any], text: str, source: str) -> dict[str, Any]:
+def read_yaml(kind: type[Any], text: str | bytes, source: str) -> dict[str, Any]:
     """Return the settings in a YAML text.
 
     Args:
         kind: the dataclass whose names are its keys.
-        text: the YAML; "3e-4" is a number here whatever YAML says.
+        text: the YAML, in UTF-8 where it is bytes; "3e-4" is a number here whatever YAML says.
         source: where it stands, for messages.
 
     Raises:
@@ -175,7 +175,7 @@ def read_yaml_file(kind: type[Any], path: str) -> dict[str, Any]:
     """Return the settings in a YAML file; see `read_yaml`."""
     if not Path(path).is_file():
         raise UserError(f"--config {path}: no such file")
-    return read_yaml(kind, Path(path).read_text(), path)
+    return read_yaml(kind, Path(path).read_bytes(), path)
 
 
 def check_names(kind: type[Any], values: Iterable[str], source: str = "", extra: Iterable[str] = ()) -> None:

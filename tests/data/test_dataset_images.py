@@ -7,7 +7,7 @@ from PIL import Image
 from torch.utils.data import Dataset, TensorDataset
 from torch.utils.data import Subset as TorchSubset
 
-from byol.data.images import DatasetImages
+from byol.data.dataset_images import DatasetImages
 from byol.errors import UserError
 
 BYTES = torch.randint(0, 256, (6, 3, 4, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

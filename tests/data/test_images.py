@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from byol.data.dataset_images import DatasetImages
 from byol.data.decode import UnreadableImage, decode
-from byol.data.images import Concatenation, DatasetImages, Subset, TensorImages, natural_side, resident
+from byol.data.images import Concatenation, Subset, TensorImages, natural_side, resident
 from byol.data.opened import Source, skip_unreadable, without_unreadable
 from byol.errors import UserError
 

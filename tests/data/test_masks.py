@@ -13,7 +13,7 @@ from PIL import Image as PILImage
 
 from byol.data.columns import find_columns, find_mask_column
 from byol.data.hf import open_hf
-from byol.data.images import Concatenation, Subset, in_memory
+from byol.data.images import Subset, in_memory
 from byol.data.masks import decode_mask, known_pixel_classes
 from byol.errors import UserError
 from tests.scenes import png, scenes, write_scenes
@@ -86,12 +86,9 @@ def test_a_set_with_masks_and_its_parts(tmp_path):
     assert all(torch.equal(source.train.masks[i], expected.masks[i]) for i in range(5))
     assert all(torch.equal(source.train[i], expected[i]) for i in range(5))
     part = Subset(Subset(source.train, [4, 2, 1]), [2, 0])
-    both = Concatenation(part, source.test)
-    for kept in (part, in_memory(part), both, pickle.loads(pickle.dumps(both))):
+    for kept in (part, in_memory(part), pickle.loads(pickle.dumps(part))):
         assert torch.equal(kept.masks[0], expected.masks[1])
         assert torch.equal(kept.masks[1], expected.masks[4])
-    assert len(both.masks) == 4 and torch.equal(both.masks[3], source.test.masks[1])
-    assert Concatenation(part, scenes_without_masks()).masks is None
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
@@ -115,12 +112,6 @@ def test_masks_of_images_that_are_turned_when_read_are_refused(tmp_path, kind):
         with pytest.raises(UserError, match=message):
             masks[index]
         assert train[index].shape == (3, 4, 4)  # the images are there for pretraining
-
-
-def scenes_without_masks():
-    plain = scenes(2)
-    plain.masks = None
-    return plain
 
 
 def test_the_validation_split_of_other_data_is_left_alone(tmp_path):

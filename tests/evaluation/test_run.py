@@ -15,6 +15,7 @@ from byol.core.backbone import Backbone
 from byol.data.images import TensorImages
 from byol.data.source import Source
 from byol.errors import UserError
+from byol.evaluation import features as features_module
 from byol.evaluation import logistic, measure, target
 from byol.evaluation.outputs import Outputs
 from byol.evaluation.request import parsed_request
@@ -79,8 +80,10 @@ def test_the_cache_is_used_and_follows_the_weights(
 ) -> None:
     run = make_run()
     extracted: list[int] = []
-    original = measure.extract
-    monkeypatch.setattr(measure, "extract", lambda *a, **k: (extracted.append(1), original(*a, **k))[1])
+    original = features_module.extract
+    monkeypatch.setattr(
+        features_module, "extract", lambda *a, **k: (extracted.append(1), original(*a, **k))[1]
+    )
     before = evaluate(run.path, net=make_net(), protocol="knn", device="cpu")
     evaluate(run.path, net=make_net(), protocol="logistic", device="cpu")
     assert len(extracted) == 2

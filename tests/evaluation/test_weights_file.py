@@ -16,12 +16,13 @@ import byol
 from byol.augment.evaluation import Preprocess, preprocess_for
 from byol.bundle import save_bundle
 from byol.cli import main
+from byol.config import EvaluateConfig
 from byol.core.backbone import Backbone
 from byol.core.named_backbone import build_backbone
 from byol.data.source import Source
 from byol.errors import UserError
 from byol.evaluation.embedding import embed
-from byol.evaluation.opening import Architecture, open_with_data
+from byol.evaluation.opening import open_with_data
 from byol.evaluation.run import evaluate
 
 DIGITS: dict[str, Any] = {"backbone": "resnet8_16", "data": "digits", "device": "cpu"}
@@ -116,8 +117,8 @@ def test_a_network_of_one_s_own(tmp_path: Path, make_net: Callable[..., nn.Modul
 
 
 def opened_preprocess(file: Path, data: Any, **settings: Any) -> Preprocess:
-    architecture = Architecture(**{"backbone": "resnet8_16", **settings})
-    return open_with_data(file, data, None, None, architecture)[0].preprocess
+    config = EvaluateConfig(target=str(file), **{"backbone": "resnet8_16", **settings})
+    return open_with_data(config, data, None)[0].preprocess
 
 
 def test_size_channels_and_preset_are_those_of_pretraining(

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 import byol
+from byol.config import EvaluateConfig
 from byol.errors import UserError
-from byol.evaluation.opening import Architecture, open_with_data
+from byol.evaluation.opening import open_with_data
 from byol.rundir import RunDirectory
 from byol.training.module import Pretraining
 from tests.training.test_resume import stopping_at
@@ -94,8 +95,8 @@ def test_a_file_of_theirs(
         assert extremes == expected
         assert line not in capsys.readouterr().err
     for normalize, is_told in ((None, True), ("timm", False)):
-        architecture = Architecture("test_vit", 32, normalize=normalize)
-        target, _ = open_with_data(file, data, None, None, architecture)
+        config = EvaluateConfig(target=file, backbone="test_vit", image_size=32, normalize=normalize)
+        target, _ = open_with_data(config, data, None)
         assert ((target.preprocess.mean, target.preprocess.std) == HALVES) is not is_told
         assert (line in capsys.readouterr().err) is is_told
 

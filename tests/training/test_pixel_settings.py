@@ -10,7 +10,8 @@ import torch
 import byol
 from byol.augment.presets import PRESETS, Crop
 from byol.config import PretrainConfig
-from byol.data.images import DatasetImages, TensorImages
+from byol.data.dataset_images import DatasetImages
+from byol.data.images import TensorImages
 from byol.errors import UserError
 from byol.rundir import RunDirectory
 from byol.training.preparation import PreparedData, lengths, resolve

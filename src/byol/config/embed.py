@@ -46,3 +46,4 @@ class EmbedConfig:
 
     def __post_init__(self) -> None:
         at_least(self, 1, "image_size", "channels")
+        at_least(self, 0, "num_workers")

@@ -11,26 +11,14 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from byol.data.dataset_images import DatasetImages
 from byol.data.labels import checked_labels, checked_names
-from byol.data.masks import JoinedMasks, SomeMasks
+from byol.data.masks import SomeMasks
 from byol.errors import UserError
 from byol.types import ImageSet, Masks, Picture
 
-__all__ = [
-    "Concatenation",
-    "DatasetImages",
-    "Subset",
-    "TensorImages",
-    "in_memory",
-    "natural_side",
-    "picture",
-    "resident",
-    "typical_side",
-]
-
 LIMIT_BYTES = 2 * 1024**3
 """Of all images of a set together that are held in memory, unless a caller knows better."""
+_LOOKED_AT = 64
 
 
 class TensorImages:
@@ -106,7 +94,9 @@ class Subset:
 
 
 class Concatenation:
-    """Two sets end to end; labelled only where both are, and with masks only where both have some."""
+    """Two sets end to end; labelled only where both are, and without masks."""
+
+    masks: Masks | None = None
 
     def __init__(self, first: ImageSet, second: ImageSet) -> None:
         """Lay `second` after `first`.
@@ -122,9 +112,6 @@ class Concatenation:
         if first.labels is not None and second.labels is not None:
             self.labels = torch.cat([first.labels, second.labels])
             self.class_names = _same_names(first, second)
-        self.masks: Masks | None = None
-        if first.masks is not None and second.masks is not None:
-            self.masks = JoinedMasks(first.masks, second.masks)
 
     def __len__(self) -> int:
         return len(self.first) + len(self.second)
@@ -209,13 +196,13 @@ def natural_side(image_set: ImageSet, images: Tensor | None) -> int:
     return shape[1] if shape is not None and shape[1] == shape[2] <= 128 else 224
 
 
-def typical_side(image_set: ImageSet, looked_at: int = 64) -> int:
+def typical_side(image_set: ImageSet) -> int:
     """Return the median of the shorter sides in pixels of some images, spread over the set.
 
     Raises:
         UserError: one of them cannot be read.
     """
-    step = max(1, len(image_set) // looked_at)
+    step = max(1, len(image_set) // _LOOKED_AT)
     pictures = (picture(image_set, index) for index in range(0, len(image_set), step))
     return median_low(min(found.height, found.width) for found in pictures)
 

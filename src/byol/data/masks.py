@@ -102,21 +102,6 @@ class SomeMasks:
         return self.masks[int(self.indices[index])]
 
 
-class JoinedMasks:
-    """Masks of two sets end to end."""
-
-    def __init__(self, first: Masks, second: Masks) -> None:
-        self.first = first
-        self.second = second
-
-    def __len__(self) -> int:
-        return len(self.first) + len(self.second)
-
-    def __getitem__(self, index: int) -> Tensor:
-        boundary = len(self.first)
-        return self.first[index] if index < boundary else self.second[index - boundary]
-
-
 def decode_mask(source: bytes | Path, name: str = "mask") -> Tensor:
     """Return the class numbers of a mask as uint8 [H,W]: grey values, or indices into the palette.
 

@@ -12,6 +12,10 @@ from byol.data.images import TensorImages
 from byol.data.opened import Source
 from byol.errors import UserError
 
+Published = tuple[Tensor, Any, Sequence[str]]
+"""Images uint8 [N,C,H,W], numbers of classes (None: unlabelled), names of classes."""
+Load = Callable[[str, str], Published]
+"""From the folder of downloads and a split to what is published."""
 EMNIST_SPLITS = ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")
 
 
@@ -26,87 +30,71 @@ def open_torchvision(name: str, channels: int | None = None, data_dir: str = "./
     """
     from filelock import FileLock
 
+    load = TORCHVISION_SETS[name]
+    splits = ("train", "test", "unlabeled") if name == "stl10" else ("train", "test")
     try:
         Path(data_dir).mkdir(parents=True, exist_ok=True)
         # One process downloads, the others of the same machine then find the files.
         with FileLock(Path(data_dir) / f".{name.replace('/', '-')}.lock"):
-            parts = TORCHVISION_SETS[name](data_dir)
+            parts = {split: _named(split, *load(data_dir, split), channels) for split in splits}
     # No network, a checksum that differs, an archive cut short: each library raises its own.
     except Exception as error:
         raise UserError(
             f"cannot download or read {name}: {' '.join(str(error).split())}; connect to the network and try "
             f"again, or put torchvision's files into '{data_dir}' (--data-dir)"
         ) from error
-    channels = channels or parts["train"].images.shape[1]
-    splits = {split: _with_channels(images, channels) for split, images in parts.items()}
-    return Source(name, splits["train"], splits["test"], splits.get("unlabeled"), channels)
+    train = parts["train"]
+    return Source(name, train, parts["test"], parts.get("unlabeled"), train.images.shape[1])
 
 
-def _with_channels(images: TensorImages, channels: int) -> TensorImages:
-    converted = with_channels(images.images, channels)
-    return TensorImages(converted, images.labels, images.class_names, images.keys)
-
-
-def _named(split: str, images: Tensor, labels: Any, class_names: Sequence[str]) -> TensorImages:
+def _named(
+    split: str, images: Tensor, labels: Any, class_names: Sequence[str], channels: int | None
+) -> TensorImages:
+    images = with_channels(images, channels or images.shape[1])
     keys = [f"{split}/{index}" for index in range(len(images))]
     return TensorImages(images, None if labels is None else torch.as_tensor(labels), class_names, keys)
 
 
-def _cifar(class_name: str) -> Callable[[str], dict[str, TensorImages]]:
-    def load(data_dir: str) -> dict[str, TensorImages]:
+def _cifar(class_name: str) -> Load:
+    def load(data_dir: str, split: str) -> Published:
         from torchvision import datasets
 
-        parts = {}
-        for split in ("train", "test"):
-            published = getattr(datasets, class_name)(data_dir, train=split == "train", download=True)
-            images = (
-                torch.from_numpy(published.data).permute(0, 3, 1, 2).contiguous()
-            )  # [N,H,W,3] -> [N,3,H,W]
-            parts[split] = _named(split, images, published.targets, published.classes)
-        return parts
+        published = getattr(datasets, class_name)(data_dir, train=split == "train", download=True)
+        images = torch.from_numpy(published.data).permute(0, 3, 1, 2).contiguous()  # [N,H,W,3] -> [N,3,H,W]
+        return images, published.targets, published.classes
 
     return load
 
 
-def _stl10(data_dir: str) -> dict[str, TensorImages]:
+def _stl10(data_dir: str, split: str) -> Published:
     from torchvision.datasets import STL10
 
-    parts = {}
-    for split in ("train", "test", "unlabeled"):
-        published = STL10(data_dir, split=split, download=True)
-        # Stays the transposed view that torchvision makes: a copy of the unlabeled images takes 2.8 GB more.
-        images = torch.from_numpy(published.data)  # [N,3,96,96]
-        labels = None if split == "unlabeled" else published.labels
-        parts[split] = _named(split, images, labels, published.classes)
-    return parts
+    published = STL10(data_dir, split=split, download=True)
+    # Stays the transposed view that torchvision makes: a copy of the unlabeled images takes 2.8 GB more.
+    images = torch.from_numpy(published.data)  # [N,3,96,96]
+    return images, None if split == "unlabeled" else published.labels, published.classes
 
 
-def _fashion_mnist(data_dir: str) -> dict[str, TensorImages]:
+def _fashion_mnist(data_dir: str, split: str) -> Published:
     from torchvision.datasets import FashionMNIST
 
-    parts = {}
-    for split in ("train", "test"):
-        published = FashionMNIST(data_dir, train=split == "train", download=True)
-        parts[split] = _named(split, published.data.unsqueeze(1), published.targets, published.classes)
-    return parts
+    published = FashionMNIST(data_dir, train=split == "train", download=True)
+    return published.data.unsqueeze(1), published.targets, published.classes
 
 
-def _emnist(variant: str) -> Callable[[str], dict[str, TensorImages]]:
-    def load(data_dir: str) -> dict[str, TensorImages]:
+def _emnist(variant: str) -> Load:
+    def load(data_dir: str, split: str) -> Published:
         from torchvision.datasets import EMNIST
 
         first = 1 if variant == "letters" else 0  # letters are numbered from 1 and their class 0 is "N/A"
-        parts = {}
-        for split in ("train", "test"):
-            published = EMNIST(data_dir, split=variant, train=split == "train", download=True)
-            upright = published.data.transpose(1, 2).contiguous().unsqueeze(1)  # [N,W,H] -> [N,1,H,W]
-            parts[split] = _named(split, upright, published.targets - first, published.classes[first:])
-        return parts
+        published = EMNIST(data_dir, split=variant, train=split == "train", download=True)
+        upright = published.data.transpose(1, 2).contiguous().unsqueeze(1)  # [N,W,H] -> [N,1,H,W]
+        return upright, published.targets - first, published.classes[first:]
 
     return load
 
 
-TORCHVISION_SETS: dict[str, Callable[[str], dict[str, TensorImages]]] = {
+TORCHVISION_SETS: dict[str, Load] = {
     "cifar10": _cifar("CIFAR10"),
     "cifar100": _cifar("CIFAR100"),
     "stl10": _stl10,

@@ -15,8 +15,8 @@ from byol.data.folder import unread_kinds
 from byol.data.opened import skip_unreadable
 from byol.data.source import Source
 from byol.errors import UserError, listed, unknown
-from byol.evaluation.features import cached, extract, fingerprint
-from byol.evaluation.opening import Architecture, command_settings, open_with_data
+from byol.evaluation.features import kept
+from byol.evaluation.opening import command_settings, open_with_data
 from byol.evaluation.target import Data, Target, check_channels, chosen_device
 from byol.rundir import written_whole
 from byol.types import Features, ImageSet
@@ -58,9 +58,7 @@ def embed(
     if config.split not in SPLITS:
         raise unknown("split", config.split, SPLITS)
     device = chosen_device(config.device)
-    opened, source = open_with_data(
-        target, data, config.data_dir, net, Architecture.of(config), config.on_error, config.precision
-    )
+    opened, source = open_with_data(config, data, net)
     if config.on_error == "skip":
         source = _with_readable_test(source)
     if source.skipped:
@@ -80,15 +78,17 @@ def _features(
     target: Target, images: ImageSet, data: str, split: str, device: torch.device, num_workers: int
 ) -> Features:
     check_channels(target, images, f"{data} ({split})")
-    backbone, preprocess = target.backbone, target.preprocess
-
-    def compute() -> Features:
-        return extract(
-            backbone, preprocess, images, device=device, num_workers=num_workers, shown_as=f"{split} images"
-        )
-
-    key = fingerprint(backbone, preprocess, images, data, split)
-    return cached(target.cache, key, images, compute)
+    return kept(
+        target.cache,
+        target.backbone,
+        target.preprocess,
+        images,
+        data,
+        split,
+        device=device,
+        num_workers=num_workers,
+        shown_as=f"{split} images",
+    )
 
 
 def _with_readable_test(source: Source) -> Source:

@@ -113,20 +113,46 @@ def pixel_preprocess(image_set: ImageSet, size: int) -> Preprocess:
     return Preprocess(size, mean=(0.0,) * channels, std=(1.0,) * channels)
 
 
-def cached(folder: Path | None, key: str, image_set: ImageSet, compute: Callable[[], Features]) -> Features:
+def kept(
+    folder: Path | None,
+    backbone: nn.Module,
+    preprocess: Preprocess,
+    image_set: ImageSet,
+    data: str,
+    split: str,
+    *,
+    device: torch.device,
+    num_workers: int,
+    shown_as: str,
+) -> Features:
+    """Return what `extract` does, from the cache in `folder` where it is there; None: there is no cache.
+
+    Raises:
+        UserError: an image cannot be read.
+    """
+
+    def compute() -> Features:
+        return extract(
+            backbone, preprocess, image_set, device=device, num_workers=num_workers, shown_as=shown_as
+        )
+
+    if folder is None:
+        return compute()
+    return cached(folder, fingerprint(backbone, preprocess, image_set, data, split), image_set, compute)
+
+
+def cached(folder: Path, key: str, image_set: ImageSet, compute: Callable[[], Features]) -> Features:
     """Return features kept under `key`, or compute and keep them.
 
     Only vectors are kept: labels and keys always come from the image set. A file that cannot be
     read, or holds another number of vectors, is computed again.
 
     Args:
-        folder: of the cache; None computes every time.
+        folder: of the cache.
         key: a `fingerprint` of everything that the vectors depend on.
         image_set: whose vectors they are.
         compute: what to do where nothing is kept.
     """
-    if folder is None:
-        return compute()
     file = folder / f"{key}.safetensors"
     vectors = _read(file, len(image_set))
     if vectors is not None:

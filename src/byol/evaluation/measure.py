@@ -17,7 +17,7 @@ from byol.data.source import resolved_spec
 from byol.errors import UserError
 from byol.evaluation.augmented import augmented_training
 from byol.evaluation.classifier import Classifier, Provenance, network_name, save_classifier
-from byol.evaluation.features import cached, extract, fingerprint, image_digest
+from byol.evaluation.features import image_digest, kept
 from byol.evaluation.finetune import divided, finetune
 from byol.evaluation.knn import knn
 from byol.evaluation.label_draws import drawn_labels
@@ -30,7 +30,7 @@ from byol.evaluation.request import ALL_LABELS, Request
 from byol.evaluation.results import Result
 from byol.evaluation.supervised import Supervision
 from byol.evaluation.task import Task
-from byol.types import Features, ImageSet
+from byol.types import ImageSet
 
 
 @dataclass(frozen=True)
@@ -75,17 +75,19 @@ class _Bench:
     @cached_property
     def problem(self) -> Problem:
         """The vectors of both splits, extracted for the first protocol that asks for them."""
-        return _problem(self.representation, self.task, self.request, self.machine)
+        task = self.task
+        train, queries = (
+            _vectors(self.representation, images, task.data, split, self.machine)
+            for images, split in ((task.train, "train"), (task.scored, task.split))
+        )
+        metric = METRICS[self.request.metric]
+        return Problem(train, task.labels, task.fit, task.choice, queries, task.num_classes, metric)
 
 
 def unusual_precision(network: nn.Module) -> dict[str, Any]:
     """Return a network's precision for the settings of a result; nothing where it is fp32."""
     precision = getattr(network, "precision", "fp32")
     return {} if precision == "fp32" else {"precision": precision}
-
-
-Measure = Callable[[Tensor | None], Outcome]
-"""From the indices of the labels that may be read (None: all of train's) to scores."""
 
 
 def measured(
@@ -101,20 +103,13 @@ def measured(
             continue  # pixels have no weights
         if protocol == "online" and representation.online_probe is None:
             continue  # baselines have none
-        measure = _measure(bench, protocol)
+        problem = None if protocol == "finetune" else bench.problem  # extracted here, off the clock
         for amount, draw in request.selections():
             if draw is None or protocol not in ALL_LABELS:
-                results, network = _results(bench, protocol, measure, amount, draw)
+                results, network = _results(bench, problem, protocol, amount, draw)
                 yield results
                 if network is not None and outputs.networks is not None:
                     _save(outputs.networks, bench, network, results[0])
-
-
-def _measure(bench: _Bench, protocol: str) -> Measure:
-    """Return a protocol's measure; what it needs of vectors is extracted here, off the clock."""
-    if protocol == "finetune":
-        return partial(_finetuned, bench)
-    return partial(_outcome, bench, bench.problem, protocol)
 
 
 _SEEDED = ("linear", "finetune")
@@ -122,14 +117,14 @@ _SEEDED = ("linear", "finetune")
 
 
 def _results(
-    bench: _Bench, protocol: str, measure: Measure, amount: str | int, draw: int | None
+    bench: _Bench, problem: Problem | None, protocol: str, amount: str | int, draw: int | None
 ) -> tuple[list[Result], Classifier | None]:
     """Measure once; return a result per metric, and the network that was fine-tuned for them."""
     task, representation = bench.task, bench.representation
     splits = bench.outputs.splits
     drawn = None if draw is None else drawn_labels(task, amount, draw, bench.request.seed, splits)
     start = time.perf_counter()
-    outcome = measure(drawn)
+    outcome = _outcome(bench, problem, protocol, drawn)
     seconds = round(time.perf_counter() - start, 3)
     settings = {**representation.settings, **outcome.settings}
     if draw is not None or protocol in _SEEDED:
@@ -186,8 +181,11 @@ def per_metric(
     return [result(metric=name, value=value, predictions=predictions) for name, value in values.items()]
 
 
-def _outcome(bench: _Bench, problem: Problem, protocol: str, drawn: Tensor | None) -> Outcome:
+def _outcome(bench: _Bench, problem: Problem | None, protocol: str, drawn: Tensor | None) -> Outcome:
+    """Measure by the labels at `drawn` (None: all)."""
     device = bench.machine.device
+    if problem is None:
+        return _finetuned(bench, drawn)
     if protocol == "knn":
         return knn(problem, drawn, device=device)
     if protocol == "linear":
@@ -241,31 +239,20 @@ def _report(features: str, line: str) -> None:
     print(f"finetune {features}, {line}", file=sys.stderr, flush=True)
 
 
-def _problem(representation: Representation, task: Task, request: Request, machine: Machine) -> Problem:
-    """Extract the vectors of both splits."""
-    train = _vectors(representation, task.train, task.data, "train", machine)
-    queries = _vectors(representation, task.scored, task.data, task.split, machine)
-    metric = METRICS[request.metric]
-    return Problem(train, task.labels, task.fit, task.choice, queries, task.num_classes, metric)
-
-
 def _vectors(
     representation: Representation, images: ImageSet, data: str, split: str, machine: Machine
 ) -> Tensor:
-    network, preprocess = representation.network, representation.preprocess
-
-    def compute() -> Features:
-        return extract(
-            network,
-            preprocess,
-            images,
-            device=machine.device,
-            num_workers=machine.num_workers,
-            shown_as=f"{representation.name}, {split} images",
-        )
-
-    key = fingerprint(network, preprocess, images, data, split) if representation.cache else ""
-    vectors = cached(representation.cache, key, images, compute).vectors
+    vectors = kept(
+        representation.cache,
+        representation.network,
+        representation.preprocess,
+        images,
+        data,
+        split,
+        device=machine.device,
+        num_workers=machine.num_workers,
+        shown_as=f"{representation.name}, {split} images",
+    ).vectors
     broken = int((~vectors.isfinite()).any(dim=1).sum())
     if broken:
         raise UserError(

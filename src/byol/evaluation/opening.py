@@ -2,15 +2,15 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
 from byol.augment.evaluation import preprocess_for
 from byol.augment.presets import natural_preset, preset_named
-from byol.config import EmbedConfig, EvaluateConfig, InputNormalization, Precision
+from byol.config import EmbedConfig, EvaluateConfig
 from byol.core.backbone import Backbone, lay_out
 from byol.core.input_normalization import input_normalization, other_weights_hint
 from byol.core.named_backbone import build_backbone
@@ -22,6 +22,8 @@ from byol.settings import flag, settings_from
 from byol.weights import load_plain, read_weights
 
 _SUFFIXES = (".safetensors", ".pt", ".pth")
+_OF_WEIGHTS = ("backbone", "image_size", "channels", "stem", "preset", "normalize")
+"""Settings of a plain weights file; None: as `byol pretrain` would choose for the data."""
 
 
 Settings = TypeVar("Settings", EvaluateConfig, EmbedConfig)
@@ -40,105 +42,74 @@ def command_settings(
     return settings_from(kind, {**texts, "target": str(target), "data": named})
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """How to build the network of a plain weights file; None: as `byol pretrain` would for the data."""
-
-    backbone: str | None = None
-    image_size: int | None = None
-    channels: int | None = None
-    stem: str | None = None
-    preset: str | None = None
-    """Of the training: it decides how images are preprocessed."""
-    normalize: InputNormalization | None = None
-    """None: imagenet."""
-
-    @classmethod
-    def of(cls, config: EvaluateConfig | EmbedConfig) -> Self:
-        """Take the parts out of a command's settings."""
-        return cls(**{part.name: getattr(config, part.name) for part in fields(cls)})
-
-    def given(self) -> list[str]:
-        """Return the names of what is not None."""
-        return [part.name for part in fields(self) if getattr(self, part.name) is not None]
-
-
 def open_with_data(
-    path: str | Path,
-    data: Data | None,
-    data_dir: str | None,
-    net: nn.Module | None,
-    architecture: Architecture,
-    on_error: str = "stop",
-    precision: Precision | None = None,
+    config: EvaluateConfig | EmbedConfig, data: Data | None, net: nn.Module | None
 ) -> tuple[Target, Source]:
     """Open what is evaluated, and the data to evaluate it on.
 
     Args:
-        path: of a run directory, a bundle folder or a weights file.
+        config: names a run directory, a bundle folder or a weights file, and the network of the latter.
         data: as `byol pretrain --data`; None: the run's own.
-        data_dir: where named sets are; None: where the run had them, else ./datasets.
         net: an untrained copy of the network, where it was the user's own; it gets the weights.
-        architecture: of the network of a weights file; runs and bundles bring theirs.
-        on_error: as of `open_source`.
-        precision: of the network; None: fp32.
 
     Raises:
         UserError: something is missing, does not exist or does not fit.
     """
-    file = Path(path)
+    file = Path(config.target)
+    on_error = config.on_error if isinstance(config, EmbedConfig) else "stop"
     if file.is_file() or (file.suffix in _SUFFIXES and not file.exists()):
-        target, source = _open_file(file, data, data_dir, net, architecture, on_error)
+        target, source = _open_file(file, config, data, net, on_error)
     else:
-        if architecture.given():
-            name = flag(architecture.given()[0])
-            raise UserError(f"{name} is for a plain weights file: '{path}' is to bring its own network")
+        for name in _OF_WEIGHTS:
+            if getattr(config, name) is not None:
+                raise UserError(
+                    f"{flag(name)} is for a plain weights file: '{config.target}' is to bring its own network"
+                )
         target = open_target(file, net)
-        source = open_data(target, data, data_dir, on_error)
-    target.backbone.precision = precision or "fp32"
+        source = open_data(target, data, config.data_dir, on_error)
+    target.backbone.precision = config.precision or "fp32"
     lay_out(target.backbone)
     return target, source
 
 
 def _open_file(
     file: Path,
+    config: EvaluateConfig | EmbedConfig,
     data: Data | None,
-    data_dir: str | None,
     net: nn.Module | None,
-    architecture: Architecture,
     on_error: str,
 ) -> tuple[Target, Source]:
     state = read_weights(file)
-    if architecture.backbone is None and net is None:
+    if config.backbone is None and net is None:
         raise UserError(
             f"{file} holds weights alone: give the name of their network with --backbone, and what is not "
             "as byol pretrain would choose it for the data (--image-size, --stem, --channels, --preset)"
         )
     if data is None:
         raise UserError(f"{file} does not tell which data to use: name them with --data")
-    folder = data_dir or "./datasets"
-    source = open_source(data, channels=architecture.channels, data_dir=folder, on_error=on_error)
+    folder = config.data_dir or "./datasets"
+    source = open_source(data, channels=config.channels, data_dir=folder, on_error=on_error)
     source = replace(source, train=in_memory(source.train))
-    backbone = _build(architecture, source, net)
+    backbone = _build(config, source, net)
     left_out = load_plain(backbone.net, state, str(file))
-    hint = other_weights_hint(backbone.net, str(file)) if architecture.normalize is None else ""
+    hint = other_weights_hint(backbone.net, str(file)) if config.normalize is None else ""
     for line in filter(None, (left_out, hint)):
         print(line, file=sys.stderr)
     assert backbone.preprocess is not None
-    described = {"weights": str(file), "backbone": architecture.backbone or type(net).__name__}
+    described = {"weights": str(file), "backbone": config.backbone or type(net).__name__}
     return Target(backbone.eval(), backbone.preprocess, None, {}, described), source
 
 
-def _build(architecture: Architecture, source: Source, net: nn.Module | None) -> Backbone:
+def _build(config: EvaluateConfig | EmbedConfig, source: Source, net: nn.Module | None) -> Backbone:
     """Build the network, with the preprocessing of its training."""
-    size = architecture.image_size or natural_side(source.pretraining, resident(source.pretraining))
-    preset = architecture.preset or natural_preset(source.name, size)
+    size = config.image_size or natural_side(source.pretraining, resident(source.pretraining))
+    preset = config.preset or natural_preset(source.name, size)
     preset_named(preset)  # an unknown one would pass for one without a central cut
-    if architecture.backbone is None:
+    if config.backbone is None:
         assert net is not None
         backbone = Backbone(net, size, channels=source.channels)
     else:
-        backbone, _ = build_backbone(architecture.backbone, size, source.channels, architecture.stem)
-    normalize = input_normalization(backbone.net, source.channels, architecture.normalize)
+        backbone, _ = build_backbone(config.backbone, size, source.channels, config.stem)
+    normalize = input_normalization(backbone.net, source.channels, config.normalize)
     backbone.preprocess = preprocess_for(preset, size, source.channels, normalize)
     return backbone

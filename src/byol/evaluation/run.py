@@ -13,14 +13,13 @@ from torch import nn
 from byol.config import EvaluateConfig
 from byol.core.backbone import Backbone, find_layer
 from byol.data.decoders import decoder_count
-from byol.data.source import Source
 from byol.data.splits import draw_labels
 from byol.evaluation.baselines import centred_pixels, random_init
 from byol.evaluation.classifier import has_classifier, load_classifier, network_name, refuse_existing
 from byol.evaluation.dense_task import divide_dense
 from byol.evaluation.measure import Machine, Representation, measured
 from byol.evaluation.online import online_probe_file
-from byol.evaluation.opening import Architecture, command_settings, open_with_data
+from byol.evaluation.opening import command_settings, open_with_data
 from byol.evaluation.outputs import Outputs, outputs_of
 from byol.evaluation.pictures import plot_labels
 from byol.evaluation.report import write_report
@@ -101,7 +100,7 @@ def _prepared(
 
 def _segmenting(config: EvaluateConfig, request: Request, data: Data | None, net: nn.Module | None) -> _Work:
     outputs, machine = outputs_of(config), _machine(config)
-    opened, source = _opened(config, data, net)
+    opened, source = open_with_data(config, data, net)
     opened.backbone.prepare_feature_map()  # raises where the network gives none
     task = divide_dense(source, opened.holdout(data), request.classes, request.void, request.chooses)
     representations = [_trained(opened)]
@@ -124,7 +123,7 @@ def _segmenting(config: EvaluateConfig, request: Request, data: Data | None, net
 
 def _measuring(config: EvaluateConfig, request: Request, data: Data | None, net: nn.Module | None) -> _Work:
     outputs, machine = outputs_of(config), _machine(config)
-    opened, source = _opened(config, data, net)
+    opened, source = open_with_data(config, data, net)
     for name in request.freeze:
         find_layer(opened.backbone.net, name)
     probe = online_probe_file(opened, data) if "online" in request.protocols else None
@@ -169,11 +168,6 @@ def _examining(config: EvaluateConfig, data: Data | None, net: nn.Module | None)
         (target.method, provenance.labels),
         outputs,
     )
-
-
-def _opened(config: EvaluateConfig, data: Data | None, net: nn.Module | None) -> tuple[Target, Source]:
-    architecture = Architecture.of(config)
-    return open_with_data(config.target, data, config.data_dir, net, architecture, precision=config.precision)
 
 
 def _machine(config: EvaluateConfig) -> Machine:
