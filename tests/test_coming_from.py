@@ -100,6 +100,12 @@ weights = torch.cat([parameter.detach().flatten() for parameter in trainer.byol.
 gathered = [torch.empty_like(weights) for _ in range(2)]
 torch.distributed.all_gather(gathered, weights)
 assert torch.equal(*gathered)
+if os.environ["RANK"] == "0":
+    for number in (1, 2):
+        saved = models.resnet18()
+        saved.load_state_dict(torch.load(f"checkpoints/checkpoint.{number}.pt"), strict=True)
+        assert saved.bn1.num_batches_tracked == 4 * number  # two steps, in each of which a view is a pass
+        os.remove(f"checkpoints/checkpoint.{number}.pt")
 """
 
 
@@ -215,7 +221,7 @@ def in_processes(words: list[str], folder: Path) -> None:
     started = [
         subprocess.Popen(
             [sys.executable, *launchers[command[0]], *command[1 + (command[0] == "accelerate") :]],
-            env={**os.environ, "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1"},
+            env={**os.environ, "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1", "HF_HOME": str(folder)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -365,10 +371,6 @@ def test_byol_pytorch(workplace: Path) -> None:
     assert names["embedding"].shape == (2, 512) and names["projection"].shape[0] == 2
     improved = torch.load(workplace / "improved-net.pt", weights_only=True)
     torchvision.models.resnet18().load_state_dict(improved)
-    for number, steps in ((1, 2), (2, 4)):
-        resnet = torchvision.models.resnet18()
-        resnet.load_state_dict(torch.load(workplace / f"checkpoints/checkpoint.{number}.pt"), strict=True)
-        assert int(resnet.bn1.num_batches_tracked) == 2 * steps  # each view is a pass
 
 
 @pytest.mark.slow

@@ -145,11 +145,9 @@ DEFECTS = {
         "training/test_seed_trainer.py::test_checkpoints_are_plain_state_dicts",
         "training/test_seed_processes.py::test_the_first_process_alone_writes",
     ),
-    "002.a the trainer calls what DDP hides": (
-        "training/test_seed_processes.py::test_the_documented_script_runs_as_documented",
-    ),
+    "002.a the trainer calls what DDP hides": ("test_coming_from.py::test_byol_pytorch",),
     "002.b synchronised batch norm on a CPU stops the construction": (
-        "training/test_seed_processes.py::test_the_documented_script_runs_as_documented",
+        "test_coming_from.py::test_byol_pytorch",
         "core/test_learner_use.py::test_synchronised_batch_norm_needs_a_gpu",
     ),
     "002.c DDP has to search for parameters without gradient": (

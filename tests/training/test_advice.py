@@ -73,24 +73,39 @@ def test_a_large_network_on_a_cpu(
     assert len(lines) == (said is not None) and all(line.endswith(str(said)) for line in lines)
 
 
-@pytest.mark.parametrize(
-    ("settings", "said"),
-    [
-        ({}, "shorter sides are about 48 pixels, which views of 224 enlarge: --image-size 64 takes 8%"),
-        ({"image_size": 96}, "views of 96 enlarge: --image-size 64 takes 44%"),
-        ({"image_size": 95}, None),
-        ({"image_size": 224, "view_size": 64}, None),
-    ],
+LINE = (
+    "the images' shorter sides are about 48 pixels, and views of 224 enlarge them: "
+    "--image-size 64 would be nearer"
 )
-def test_views_that_enlarge_whole_images(settings: dict[str, Any], said: str | None, tmp_path: Path) -> None:
+
+
+def enlarged(data: Any, **settings: Any) -> list[str]:
+    config = PretrainConfig(compile="off", **settings)
+    prepared = prepare_data(data, config)
+    return list(advice(resolve(config, prepared), prepared, Backbone(net(), 8), 50, own=True))
+
+
+def test_images_of_several_sizes_that_the_default_enlarges(tmp_path: Path) -> None:
     """Most are small; the first is not."""
     for number in range(100):
         side = 300 if number % 17 == 0 else 48
         Image.new("RGB", (side, side + number % 3)).save(tmp_path / f"{number:02}.png")
-    config = PretrainConfig(compile="off", **settings)
-    data = prepare_data(f"folder:{tmp_path}", config)
-    lines = list(advice(resolve(config, data), data, Backbone(net(), 8), 50, own=True))
-    assert len(lines) == (said is not None) and all(str(said) in line for line in lines)
+    data = f"folder:{tmp_path}"
+    assert enlarged(data) == [LINE]
+    assert not enlarged(data, view_size=64) and not enlarged(data, image_size=96), "the user's choice"
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "said"),
+    [
+        (48, 64, [LINE]),
+        (64, 64, []),
+        (113, 120, []),
+        (112, 120, [LINE.replace("48", "112").replace("64", "128")]),
+    ],
+)
+def test_images_of_one_size_that_the_default_enlarges(height: int, width: int, said: list[str]) -> None:
+    assert enlarged(torch.zeros(40, 3, height, width, dtype=torch.uint8)) == said
 
 
 def test_what_is_in_a_folder_and_not_read(

@@ -3,6 +3,7 @@
 Each satisfies `byol.types.ImageSet` and can be pickled for a DataLoader's workers.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median_low
@@ -18,7 +19,7 @@ from byol.types import ImageSet, Masks, Picture
 
 LIMIT_BYTES = 2 * 1024**3
 """Of all images of a set together that are held in memory, unless a caller knows better."""
-_LOOKED_AT = 64
+_LOOKED_AT = 32
 
 
 class TensorImages:
@@ -202,7 +203,7 @@ def typical_side(image_set: ImageSet) -> int:
     Raises:
         UserError: one of them cannot be read.
     """
-    step = max(1, len(image_set) // _LOOKED_AT)
+    step = math.ceil(len(image_set) / _LOOKED_AT)
     pictures = (picture(image_set, index) for index in range(0, len(image_set), step))
     return median_low(min(found.height, found.width) for found in pictures)
 

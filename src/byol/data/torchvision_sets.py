@@ -36,21 +36,20 @@ def open_torchvision(name: str, channels: int | None = None, data_dir: str = "./
         Path(data_dir).mkdir(parents=True, exist_ok=True)
         # One process downloads, the others of the same machine then find the files.
         with FileLock(Path(data_dir) / f".{name.replace('/', '-')}.lock"):
-            parts = {split: _named(split, *load(data_dir, split), channels) for split in splits}
+            parts = {split: _named(split, *load(data_dir, split)) for split in splits}
     # No network, a checksum that differs, an archive cut short: each library raises its own.
     except Exception as error:
         raise UserError(
             f"cannot download or read {name}: {' '.join(str(error).split())}; connect to the network and try "
             f"again, or put torchvision's files into '{data_dir}' (--data-dir)"
         ) from error
-    train = parts["train"]
-    return Source(name, train, parts["test"], parts.get("unlabeled"), train.images.shape[1])
+    channels = channels or parts["train"].images.shape[1]
+    for part in parts.values():
+        part.images = with_channels(part.images, channels)
+    return Source(name, parts["train"], parts["test"], parts.get("unlabeled"), channels)
 
 
-def _named(
-    split: str, images: Tensor, labels: Any, class_names: Sequence[str], channels: int | None
-) -> TensorImages:
-    images = with_channels(images, channels or images.shape[1])
+def _named(split: str, images: Tensor, labels: Any, class_names: Sequence[str]) -> TensorImages:
     keys = [f"{split}/{index}" for index in range(len(images))]
     return TensorImages(images, None if labels is None else torch.as_tensor(labels), class_names, keys)
 

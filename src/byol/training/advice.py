@@ -1,5 +1,6 @@
 """What a user should hear before a run: it will work, but perhaps not as it was meant."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 from byol.config import PretrainConfig
 from byol.core.backbone import Backbone
 from byol.data.folder import unread_kinds
-from byol.data.images import typical_side
+from byol.data.images import natural_side, typical_side
 from byol.training.compilation import not_compiled_message
 from byol.training.preparation import PreparedData, view_size
 
@@ -36,7 +37,8 @@ def advice(
         yield _skipped_message(data.skipped)
     if data.passed_over:
         yield f"left alone {unread_kinds(data.passed_over)}"
-    if data.images is None and (line := _enlarging_message(config, typical_side(data.pretraining))):
+    by_default = config.image_size == natural_side(data.pretraining, data.images) and config.view_size is None
+    if by_default and (line := _enlarging_message(config, typical_side(data.pretraining))):
         yield line
     if own and backbone.hidden_layer is None and (layer := _last_linear(backbone.net)):
         yield (
@@ -71,12 +73,13 @@ def _large_network_message(side: int) -> str:
 
 def _enlarging_message(config: PretrainConfig, side: int) -> str | None:
     """Return what to say where most views are made by enlarging whole images."""
-    views, fitting = view_size(config), 32 * -(-side // 32)
-    if views < 2 * side or views <= fitting:
+    assert config.image_size is not None
+    fitting = 32 * math.ceil(side / 32)
+    if config.image_size < 2 * side or config.image_size <= fitting:
         return None
     return (
-        f"the images' shorter sides are about {side} pixels, which views of {views} enlarge: "
-        f"--image-size {fitting} takes {fitting**2 / views**2:.0%} of the arithmetic"
+        f"the images' shorter sides are about {side} pixels, and views of {config.image_size} enlarge them: "
+        f"--image-size {fitting} would be nearer"
     )
 
 
