@@ -130,11 +130,8 @@ def classifier_layers(net: nn.Module) -> tuple[str, ...]:
 
 
 def _natural_stem(net: nn.Module, image_size: int) -> str | None:
-    if isinstance(net, CifarResNet):
-        return "small" if image_size < 112 else "strided"
-    if _is_resnet(net):
-        return "small" if image_size < 112 else "standard"
-    return None
+    of_large_images = "strided" if isinstance(net, CifarResNet) else "standard" if _is_resnet(net) else None
+    return "small" if of_large_images and image_size < 112 else of_large_images
 
 
 def _check_stem(net: nn.Module, name: str, stem: str | None) -> None:

@@ -20,6 +20,7 @@ from byol.types import ImageSet, Masks, Picture
 LIMIT_BYTES = 2 * 1024**3
 """Of all images of a set together that are held in memory, unless a caller knows better."""
 _LOOKED_AT = 32
+"""Images of a set, at most, for what is typical of it."""
 
 
 class TensorImages:

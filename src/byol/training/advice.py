@@ -38,7 +38,7 @@ def advice(
     if data.passed_over:
         yield f"left alone {unread_kinds(data.passed_over)}"
     by_default = config.image_size == natural_side(data.pretraining, data.images) and config.view_size is None
-    if by_default and (line := _enlarging_message(config, typical_side(data.pretraining))):
+    if by_default and (line := _enlarging_message(view_size(config), typical_side(data.pretraining))):
         yield line
     if own and backbone.hidden_layer is None and (layer := _last_linear(backbone.net)):
         yield (
@@ -71,14 +71,13 @@ def _large_network_message(side: int) -> str:
     )
 
 
-def _enlarging_message(config: PretrainConfig, side: int) -> str | None:
+def _enlarging_message(views: int, side: int) -> str | None:
     """Return what to say where most views are made by enlarging whole images."""
-    assert config.image_size is not None
     fitting = 32 * math.ceil(side / 32)
-    if config.image_size < 2 * side or config.image_size <= fitting:
+    if views < 2 * side or views <= fitting:
         return None
     return (
-        f"the images' shorter sides are about {side} pixels, and views of {config.image_size} enlarge them: "
+        f"the images' shorter sides are about {side} pixels, and views of {views} enlarge them: "
         f"--image-size {fitting} would be nearer"
     )
 
