@@ -11,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.programs import finished
+
 # Two test processes on two cores: threads of their own would only get in each other's way.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
@@ -51,15 +53,7 @@ def byol_command() -> Any:
     """Run the command line in a process of its own and return what it did."""
 
     def run(*words: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "byol", *words],
-            cwd=cwd,
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        return finished([sys.executable, "-m", "byol", *words], cwd=cwd, **environment)
 
     return run
 

@@ -10,7 +10,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +27,7 @@ from byol.cli import main
 from byol.rundir import RunDirectory
 from tests.named_sets import random_images, write_cifar10, write_emnist, write_stl10
 from tests.ports import free_port
+from tests.programs import said, start
 from tests.test_tracking import OFFLINE, server  # noqa: F401 - a fixture
 
 PAGE = Path(__file__).parent.parent / "docs" / "coming-from.md"
@@ -219,21 +219,15 @@ def in_processes(words: list[str], folder: Path) -> None:
     }
     path = os.pathsep.join([str(folder / "site"), *filter(None, [os.environ.get("PYTHONPATH")])])
     started = [
-        subprocess.Popen(
+        start(
             [sys.executable, *launchers[command[0]], *command[1 + (command[0] == "accelerate") :]],
-            env={**os.environ, "PYTHONPATH": path, "PYTHONFAULTHANDLER": "1", "HF_HOME": str(folder)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+            PYTHONPATH=path,
+            HF_HOME=str(folder),
         )
         for command in on_each_machine(words)
     ]
-    try:
-        said = [process.communicate(timeout=300) for process in started]
-    finally:
-        for process in started:
-            process.terminate()
-    assert not any(process.returncode for process in started), f"{words}\n{said}"
+    told = said(*started, seconds=300)
+    assert not any(program.returncode for program in started), f"{words}\n{told}"
 
 
 def run_command(words: list[str], folder: Path) -> None:

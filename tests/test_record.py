@@ -23,6 +23,7 @@ from PIL import Image
 from byol.evaluation import measure
 from byol.rundir import RunDirectory
 from byol.training.module import Pretraining
+from tests.programs import finished
 from tests.training.test_pretrain import assert_same_run
 
 PROJECT = Path(__file__).parents[1]
@@ -93,7 +94,7 @@ def words(data: Path, out: Path, *more: str) -> list[str]:
 
 def start(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=200, check=False)
+    return finished(command, 200, PROJECT)
 
 
 @pytest.fixture

@@ -1,15 +1,16 @@
 """DistributedDataParallel around the learner, with an unused layer and without `find_unused_parameters`."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import torch
 
+from tests.programs import finished
+
 
 def test_two_processes_stay_together(tmp_path: Path) -> None:
     script = Path(__file__).with_name("two_processes.py")
-    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True, timeout=120)
+    done = finished([sys.executable, script, tmp_path], 120)
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     unused = {name for name in first["parameters"] if "backbone.net.5." in name}

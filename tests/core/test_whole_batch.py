@@ -1,6 +1,5 @@
 """Two processes with half a batch each do what one does with the whole batch."""
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 from byol.core.learner import BYOL
 from tests.core import whole_batch
 from tests.core.whole_batch import CASES, GROUP_NORM, Case
+from tests.programs import finished
 
 PROJECT = Path(__file__).parents[2]
 Results = tuple[dict[str, Any], dict[str, Any]]
@@ -19,7 +19,7 @@ Results = tuple[dict[str, Any], dict[str, Any]]
 
 def in_two_processes(folder: Path, device: str, module: str = "whole_batch") -> Results:
     command = [sys.executable, "-m", f"tests.core.{module}", folder, device]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=240)
+    done = finished(command, 240, PROJECT)
     assert done.returncode == 0, done.stderr
     first, second = (torch.load(folder / f"{rank}.pt") for rank in (0, 1))
     return first, second

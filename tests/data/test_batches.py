@@ -1,6 +1,5 @@
 """Which images make which batch: every process, worker and start agrees on it."""
 
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from byol.data.images import TensorImages
 from byol.data.source import open_source
 from byol.errors import UserError
 from byol.randomness import CROPS, derived_generator
+from tests.programs import finished
 
 
 @pytest.mark.parametrize(("accumulate", "processes"), [(1, 1), (2, 1), (1, 3), (2, 3)])
@@ -207,7 +207,7 @@ if __name__ == "__main__":
 """
     (tmp_path / "program.py").write_text(program)
     command = [sys.executable, str(tmp_path / "program.py"), kind]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    done = finished(command, 400)
     expected = "0\n" if kind == "main" else "0\n0\n0\n"
     assert done.returncode == 0 and done.stdout == expected, done.stderr
 

@@ -18,6 +18,7 @@ from byol.bundle import load_backbone
 from byol.rundir import RunDirectory
 from byol.training.checkpoint import load
 from tests.ports import free_port
+from tests.programs import Program, said, start
 from tests.training.test_processes import wait_for
 
 DOCS = Path(__file__).parents[2] / "docs" / "distributed.md"
@@ -92,30 +93,16 @@ def test_two_machines_complete_a_run(machines: list[list[str]], photographs: Pat
     command = shrunk(block("torchrun"), "4st", tmp_path / "run", photographs)
     command = command.replace("--nproc-per-node 8", "--nproc-per-node 1")
     port = free_port()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"} | (
-        {"GLOO_SOCKET_IFNAME": "eth0"} if machines else {}
-    )
+    environment = {"GLOO_SOCKET_IFNAME": "eth0"} if machines else {}
     agents = []
     for number in (0, 1):
         (tmp_path / str(number)).mkdir()
-        agents.append(
-            subprocess.Popen(
-                on_machine(number, command, machines, port),
-                cwd=tmp_path / str(number),
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
-    try:
-        said = [agent.communicate(timeout=200) for agent in agents]
-    finally:
-        for agent in agents:
-            agent.terminate()
-    assert [agent.returncode for agent in agents] == [0, 0], said
-    assert said[0][0].count("run directory: ") == 1 and said[1][0] == ""
-    assert "images to train on" in said[0][1] and "images to train on" not in said[1][1]
+        words = on_machine(number, command, machines, port)
+        agents.append(start(words, tmp_path / str(number), **environment))
+    told = said(*agents, seconds=200)
+    assert [agent.returncode for agent in agents] == [0, 0], told
+    assert told[0][0].count("run directory: ") == 1 and told[1][0] == ""
+    assert "images to train on" in told[0][1] and "images to train on" not in told[1][1]
     run = RunDirectory(tmp_path / "run")
     assert [record["step"] for record in run.metrics() if "loss" in record] == [1, 2, 3, 4]
     assert load(run.last_checkpoint)["step"] == 4 and load_backbone(run.path).num_features == 64
@@ -155,7 +142,7 @@ class Slurm:
             (folder / name).chmod(0o755)
         self.job = self._job_with_a_free_port()
 
-    def start(self, tasks: int) -> subprocess.Popen[str]:
+    def start(self, tasks: int) -> Program:
         (self.folder / "tasks").unlink(missing_ok=True)
         variables = {"SLURM_JOB_ID": str(self.job), "SLURM_JOB_NAME": "byol", "SLURM_NODELIST": "127.0.0.1"}
         # A batch script is a first task by its variables.
@@ -166,20 +153,14 @@ class Slurm:
             "TASKS": str(tasks),
         }
         path = f"{self.folder}{os.pathsep}{os.environ['PATH']}"
-        return subprocess.Popen(
-            ["bash", "-c", self.script],
-            cwd=self.folder,
-            env={**os.environ, **variables, "PATH": path, "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return start(["bash", "-c", self.script], self.folder, **variables, PATH=path)
 
-    def signal_after(self, step: int, number: signal.Signals, process: subprocess.Popen[str]) -> str:
+    def signal_after(self, step: int, number: signal.Signals, process: Program) -> str:
         """Send a signal to every task once a step is logged; return what the job wrote."""
         wait_for(lambda: any(record["step"] > step for record in self.run.metrics()), process)
         for task in (self.folder / "tasks").read_text().split():
             os.kill(int(task), number)
-        return process.communicate(timeout=100)[1]
+        return said(process, seconds=100)[0][1]
 
     def asked(self) -> list[str]:
         """Return what `scontrol` was asked for."""

@@ -6,7 +6,6 @@ The processes are `traced.py`: each tells what it wrote and which images it took
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from byol.data.batches import BatchPlan
 from byol.rundir import RunDirectory
 from byol.training.checkpoint import load
 from tests.named_sets import write_stl10
+from tests.programs import Program, finished, said, start
 from tests.training.test_resume import stopping_at
 
 TRACED = Path(__file__).with_name("traced.py")
@@ -47,7 +47,7 @@ def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torchvision.datasets.stl10.check_integrity", lambda path, md5=None: True)
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_for(condition: Callable[[], bool], process: Program) -> None:
     """Wait until something has happened in a run that goes on meanwhile."""
     deadline = time.monotonic() + 200
     while not condition():
@@ -72,27 +72,19 @@ class Witnessed:
     def started(self) -> list[str]:
         return [*WORDS, "--data-dir", str(self.datasets), "--out", "run"]
 
-    def start(self, *words: str, hold: str = "", launcher: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    def start(self, *words: str, hold: str = "", launcher: tuple[str, ...] = ()) -> Program:
         """Start `byol pretrain` with a process to hold, in a process group of its own."""
-        environment = {**os.environ, "TRACE": str(self.trace), "HOLD": hold, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            [sys.executable, *launcher, str(TRACED), "pretrain", *words],
-            cwd=self.cwd,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        command = [sys.executable, *launcher, str(TRACED), "pretrain", *words]
+        return start(command, self.cwd, TRACE=str(self.trace), HOLD=hold)
 
-    def kill_held(self, process: subprocess.Popen[str]) -> float:
+    def kill_held(self, process: Program) -> float:
         """Kill the held process with SIGKILL; return the seconds until no process of the run is left."""
         held = self.trace / "held"
         wait_for(lambda: held.is_file() and held.read_text() != "", process)
         began = time.monotonic()
         os.kill(int(held.read_text()), signal.SIGKILL)
         held.unlink()
-        self.output, self.errors = process.communicate(timeout=120)  # until all have closed the pipe
+        ((self.output, self.errors),) = said(process, seconds=120)  # until all have closed the pipe
         return time.monotonic() - began
 
     def images_by_step(self) -> dict[int, list[set[int]]]:
@@ -193,7 +185,7 @@ def test_stop_signal_to_the_first_of_two(witnessed: Witnessed) -> None:
     process = witnessed.start(*words, "--devices", "2")
     wait_for(lambda: any(record["step"] >= 8 for record in witnessed.run.metrics()), process)
     process.terminate()
-    output, errors = process.communicate(timeout=100)
+    ((output, errors),) = said(process, seconds=100)
     assert process.returncode == 143, errors
     assert errors.count("byol pretrain --resume run") == 1 and output == ""
     step = load(witnessed.run.last_checkpoint)["step"]
@@ -211,9 +203,7 @@ def test_what_follows_a_run_is_for_the_process_that_called_it(tmp_path: Path) ->
         "byol.evaluate(run.path, protocol='knn')\n"
         "byol.pretrain('digits', devices=1, out='next', **settings)\n"
     )
-    done = subprocess.run(
-        [sys.executable, script], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
-    )
+    done = finished([sys.executable, script], 200, tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(RunDirectory(tmp_path / "run").results()) == 3  # top1, mean_per_class and top5, once
     assert RunDirectory(tmp_path / "next").last_checkpoint.is_file()

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,8 @@ from byol.training import callbacks
 from byol.training.callbacks import Monitor, StopOnSignal
 from byol.training.checkpoint import load
 from byol.training.errors import Interrupted
+from tests import programs
+from tests.programs import Program
 from tests.training.test_pretrain import assert_same_run
 
 SETTINGS = ["--data", "digits", "--backbone", "resnet8_16", "--projection-size", "16"]
@@ -35,25 +36,21 @@ SETTINGS += ["--epochs", "36st", "--log-every", "2st", "--checkpoint-every", "3s
 SETTINGS += ["--logger", "none"]
 
 
-Start = Callable[..., subprocess.Popen[str]]
+Start = Callable[..., Program]
 
 
 @pytest.fixture
 def start() -> Iterator[Start]:
     """A function that starts a run in a process group of its own, which ends with the test."""
-    started: list[subprocess.Popen[str]] = []
+    started: list[Program] = []
 
-    def start_one(out: Path, *settings: str) -> subprocess.Popen[str]:
+    def start_one(out: Path, *settings: str) -> Program:
         words = [sys.executable, "-m", "byol", "pretrain", *settings, "--out", str(out)]
-        pipes: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(words, start_new_session=True, env=slow_steps(), **pipes))
+        started.append(programs.start(words))
         return started[-1]
 
     yield start_one
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    programs.abort(started)
 
 
 def here(*words: str) -> None:
@@ -61,12 +58,7 @@ def here(*words: str) -> None:
     assert main(["pretrain", *words]) == 0
 
 
-def slow_steps() -> dict[str, str]:
-    """Run on one thread: time enough to stop it in the middle."""
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def wait_for_step(out: Path, step: int, process: subprocess.Popen[str]) -> None:
+def wait_for_step(out: Path, step: int, process: Program) -> None:
     deadline = time.monotonic() + 200
     run = RunDirectory(out)
     while time.monotonic() < deadline:
@@ -107,7 +99,7 @@ def test_sigterm_to_all_processes_saves_after_the_step_and_tells_how_to_go_on(
     process = start(out, *settings, "--num-workers", "1")
     wait_for_step(out, 4, process)
     os.killpg(process.pid, signal.SIGTERM)
-    _, errors = process.communicate(timeout=200)
+    ((_, errors),) = programs.said(process, seconds=200)
     assert process.returncode == 143, errors
     assert f"byol pretrain --resume {out}" in errors and "Traceback" not in errors
     assert errors.count("SIGTERM: stopping after this step, to save it") == 1

@@ -1,8 +1,6 @@
 """`BYOLTrainer` in two processes: the same as one that accumulates. Launchers: tests/test_coming_from.py."""
 
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import torch
 import torchvision
 
 from tests.ports import free_port
+from tests.programs import finished
 from tests.training import two_trainers
 
 PROJECT = Path(__file__).parents[2]
@@ -24,10 +23,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "train.py").write_text(documented("DistributedDataParallel("))
     words = [sys.executable, "-m", "tests.training.two_trainers", str(folder)]
     words += [str(free_port()), str(free_port())]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        words, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
+    done = finished(words, 240, PROJECT, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("step 4/4") == 1
     return folder

@@ -1,7 +1,6 @@
 """A run in two processes, or one that accumulates, is the run of one process, weight by weight."""
 
 import json
-import subprocess
 import sys
 from itertools import product
 from pathlib import Path
@@ -16,6 +15,7 @@ import byol
 from byol.rundir import RunDirectory
 from byol.training.checkpoint import load
 from tests.ports import free_port
+from tests.programs import finished
 from tests.training.whole_run import same_everywhere
 
 PROJECT = Path(__file__).parents[2]
@@ -66,7 +66,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
         words = flags({**SETTINGS, **options, "accumulate": accumulate, "devices": 2, "out": out})
         runs.append((free_port(), words))
     command = [sys.executable, "-m", "tests.training.whole_run", json.dumps(runs)]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, timeout=400)
+    done = finished(command, 400, PROJECT)
     assert done.returncode == 0, done.stderr
     assert "still there at exit" not in done.stderr
     return folder
