@@ -75,7 +75,7 @@ def test_run_directory_holds_what_the_design_names(run: Run) -> None:
 def test_config_is_resolved_and_holds_no_output_path(run: Run) -> None:
     config = yaml.safe_load((run.path / "config.yaml").read_text())
     assert config["image_size"] == 8 and config["channels"] == 1 and config["preset"] == "glyph"
-    assert config["base_lr"] == 2e-3 and config["tau"] == 0.97
+    assert config["base_lr"] == 2e-3 and config["tau"] == 0.97 and config["stem"] == "small"
     assert not {"out", "resume", "debug"} & config.keys()
 
 

@@ -60,9 +60,8 @@ class Session:
         trained = 0.0 if self.state is None else self.state.get("seconds", 0.0)
         clock, progress = Clock(trained), Progress(durations.total)
         loggers = Loggers(self.config, self.run, progress.say)
-        saving = Checkpoints(
-            self.run, self._stored_settings(), self.data.identity(), architecture, durations, clock
-        )
+        settings = self._stored_settings(architecture)
+        saving = Checkpoints(self.run, settings, self.data.identity(), architecture, durations, clock)
         stop = StopOnSignal(saving.save, str(self.run.path))
         between = BetweenSteps(clock, saving, stop, self.state, self.config.compile == "auto")
         if trainer.is_global_zero:
@@ -77,7 +76,7 @@ class Session:
         with closing(progress), in_order, memory_kept(), kernels_timed():
             if trainer.is_global_zero:
                 progress.say(self._summary(module))
-                self._begin(module, progress, loggers)
+                self._begin(module, progress, loggers, settings)
             peers.start()
             try:
                 trainer.fit(module, batches(self.config, self.data, plan, first_step, durations.total))
@@ -132,12 +131,14 @@ class Session:
             self.config.seed,
         )
 
-    def _stored_settings(self) -> dict[str, Any]:
-        """Return what config.yaml holds: all but where the run is written and how errors are shown."""
+    def _stored_settings(self, architecture: dict[str, Any] | None) -> dict[str, Any]:
+        """Return what config.yaml holds: all but where the run is written and how errors are shown. A stem
+        that follows from the image size is written down: what follows might be another one some day."""
         if self.state is not None:
             stored: dict[str, Any] = self.state["config"]
             return stored
-        return {name: value for name, value in asdict(self.config).items() if name not in ("out", "debug")}
+        kept = {name: value for name, value in asdict(self.config).items() if name not in ("out", "debug")}
+        return kept if architecture is None else kept | {"stem": architecture["stem"]}
 
     def _monitor(
         self, module: Pretraining, progress: Progress, clock: Clock, durations: Lengths, loggers: Loggers
@@ -199,12 +200,14 @@ class Session:
             f"{module.settings.total_steps} steps of {config.batch_size} images"
         )
 
-    def _begin(self, module: Pretraining, progress: Progress, loggers: Loggers) -> None:
+    def _begin(
+        self, module: Pretraining, progress: Progress, loggers: Loggers, settings: dict[str, Any]
+    ) -> None:
         """Write what a new run starts with, or cut back what a stopped one wrote after its checkpoint."""
         steps, own = module.settings.total_steps, self.net is not None
         for line in advice(self.config, self.data, module.learner.backbone, steps, own):
             progress.say(line)
-        settings, made_with = self._stored_settings(), environment() | {"compiled": module.compiled}
+        made_with = environment() | {"compiled": module.compiled}
         if self.state is not None:
             self.run.cut_metrics(self.state["step"])
         else:
