@@ -13,14 +13,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from pretraining import check_settings, pretrained
+from pretraining import check_settings, pretrained, recipe_settings
 from recorded import means, record
 
 import byol
-from byol.config import PretrainConfig
 from byol.errors import UserError
 from byol.rundir import RunDirectory, write_atomically
-from byol.settings import read_yaml, recipe_text
 
 RECIPE = "cifar10-cpu"
 # Rates per 256 images times epochs, the same for every network: the smaller ones for what is pretrained,
@@ -43,7 +41,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few steps: measures nothing")
     options = parser.parse_args()
     run = RunDirectory(options.run or f"runs/{RECIPE}{'-quick' if options.quick else ''}")
-    settings = settings_of(options.data, options.quick)
+    settings = recipe_settings(RECIPE, options.data, options.quick)
     try:
         check_settings(run, settings)
         pretrained(run, settings)
@@ -58,12 +56,6 @@ def main() -> None:
         minutes = {amount: part["minutes"] for amount, part in zip(AMOUNTS, parts, strict=True)}
         values = {"draws": DRAWS, "grids": AMOUNTS, "minutes": minutes, "rows": rows}
         print(record("few_labels", "python benchmarks/few_labels.py", values))
-
-
-def settings_of(data: str, quick: bool) -> dict[str, Any]:
-    """Return the recipe's settings, with this data."""
-    recipe = read_yaml(PretrainConfig, recipe_text(RECIPE), RECIPE)
-    return {**recipe, "data": data, **({"epochs": "10st"} if quick else {})}
 
 
 def measured(run: Path, amount: str, quick: bool) -> dict[str, Any]:

@@ -90,15 +90,16 @@ def demo(values: dict[str, Any]) -> str:
 
 def cifar10(values: dict[str, Any]) -> str:
     """Return CIFAR-10's table."""
-    cells = {(row["protocol"], row["features"]): row["value"] for row in values["rows"]}
-    seconds = values["seconds"]
+    cells = {(row["protocol"], row["features"]): row for row in values["rows"]}
     title = "## CIFAR-10 on two CPU cores (recipe `cifar10-cpu`)\n\n"
     about = (
-        "Top-1 on the 10,000 test images, in percent; one pretraining seed; kNN with k 200, T 0.1. "
-        f"{seconds['pretraining'] / 60:.1f} minutes of pretraining, {seconds['in all'] / 60:.1f} in all. "
-        f"Smallest spread of the projections on the way: {min(values['spread']):.2f} of the healthy one.\n\n"
+        "Top-1 on the 10,000 test images, in percent; pretraining seeds "
+        f"{', '.join(map(str, values['seeds']))} (+- their standard deviation); kNN with k 200, T 0.1. "
+        f"Minutes of training: {', '.join(f'{s / 60:.1f}' for s in values['training_seconds'])}. "
+        f"Smallest spread of the projections on the way: {values['smallest_spread']:.2f} of the healthy "
+        "one.\n\n"
     )
-    rows = [[name, *(f"{100 * cells[p, name]:.1f}" for p in ("knn", "logistic"))] for name in FEATURES]
+    rows = [[name, *(percent(cells[p, name]) for p in ("knn", "logistic"))] for name in FEATURES]
     return title + about + table(["features", "kNN", "logistic regression"], rows)
 
 
@@ -166,16 +167,16 @@ def readme_table() -> str:
         rows.append(["digits, kNN", *(percent(cells[("knn", "all", name)]) for name in FEATURES)])
     if is_recorded("cifar10_cpu"):
         values = recorded("cifar10_cpu")
-        found = {(row["protocol"], row["features"]): row["value"] for row in values["rows"]}
-        name = f"CIFAR-10, {values['seconds']['pretraining'] / 60:.0f} minutes on 2 cores, kNN"
-        rows.append([name, *(f"{100 * found['knn', name]:.1f}" for name in FEATURES)])
+        found = {(row["protocol"], row["features"]): row for row in values["rows"]}
+        name = f"CIFAR-10, {max(values['training_seconds']) / 60:.0f} minutes on 2 cores, kNN"
+        rows.append([name, *(percent(found["knn", name]) for name in FEATURES)])
     if is_recorded("few_labels"):
         cells = {(r["protocol"], r["features"], r["labels"]): r for r in recorded("few_labels")["rows"]}
         values = [percent(cells[("logistic", name, "1%")]) for name in FEATURES]
         rows.append(["CIFAR-10, 1 % of the labels, logistic", *values])
         values = [percent(cells[("finetune", name, "1%")]) for name in ("byol", "random-init")]
         rows.append(["CIFAR-10, 1 % of the labels, fine-tuned (untrained: from scratch)", *values, ""])
-    spread = "Behind +-: standard deviation over three seeds (digits) or three draws of labels (CIFAR-10)."
+    spread = "Behind +-: standard deviation over three pretraining seeds, or over three draws of 1 % of the labels."
     return table(["test top-1, percent", "BYOL", "untrained network", "raw pixels"], rows) + f"\n{spread}\n"
 
 
