@@ -1,6 +1,7 @@
 """Which images make which batch: every process, worker and start agrees on it."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,14 @@ from byol.augment.apply import geometric
 from byol.augment.draw import draw_geometric
 from byol.augment.presets import PRESETS, ViewSpec
 from byol.augment.views import views
-from byol.data.batches import BatchPlan, LabelledBatches, ResidentBatches, streamed_batches
+from byol.data.batches import (
+    Batch,
+    BatchPlan,
+    LabelledBatches,
+    ResidentBatches,
+    StartedBatches,
+    streamed_batches,
+)
 from byol.data.crops import cut
 from byol.data.images import TensorImages
 from byol.data.source import open_source
@@ -227,3 +235,26 @@ def test_numbers_for_a_gpu_are_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     (batch,) = LabelledBatches(ResidentBatches(plan, 1, 2), torch.arange(40) * 2, plan)
     assert batch.images is pinned[0] and batch.labels is pinned[1]
     assert torch.equal(batch.images, before.images) and torch.equal(batch.labels, before.labels)
+
+
+def test_started_batches_are_looked_at_without_being_taken() -> None:
+    plan = BatchPlan(50, 8, seed=3)
+    started = StartedBatches(ResidentBatches(plan, 2, 6))
+    assert len(started) == 4 and started.first() is started.first()
+    assert [batch.position for batch in started] == [2, 3, 4, 5]
+    assert list(started) == []
+
+
+def test_labels_do_not_keep_workers_from_starting() -> None:
+    begun: list[str] = []
+
+    class Batches(list[Batch]):
+        def __iter__(self) -> Iterator[Batch]:
+            begun.append("begun")
+            return super().__iter__()
+
+    plan, labels = BatchPlan(4, 2), torch.tensor([3, 1, 4, 1])
+    started = StartedBatches(LabelledBatches(Batches([Batch(0, plan.indices(0))]), labels, plan))
+    assert begun == ["begun"]
+    (batch,) = started
+    assert torch.equal(batch.labels, labels[batch.images])

@@ -131,8 +131,38 @@ class LabelledBatches:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self.batches:
-            yield batch._replace(labels=_pinned(self.labels[self.plan.indices(batch.position)]))
+        return map(self._labelled, self.batches)
+
+    def _labelled(self, batch: Batch) -> Batch:
+        return batch._replace(labels=_pinned(self.labels[self.plan.indices(batch.position)]))
+
+
+class StartedBatches:
+    """The batches of another iterable, begun: its workers run from here on.
+
+    They are forks, and a fork may be born dead, with everybody waiting for it, where another thread enters
+    Python at that moment (python/cpython#112275, mended in 3.11.10). Gloo's do when a collective ends. So
+    this is made before a process meets the others.
+    """
+
+    def __init__(self, batches: Any) -> None:
+        self._count = len(batches)
+        self._looked_at: list[Batch] = []
+        self._to_come: Iterator[Batch] = iter(batches)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def first(self) -> Batch:
+        """Return the first batch, before any is taken; it stays the first."""
+        self._looked_at = self._looked_at or [next(self._to_come)]
+        return self._looked_at[0]
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield them, once."""
+        if self._looked_at:
+            yield self._looked_at.pop()
+        yield from self._to_come
 
 
 _Crops = tuple[int, Tensor, Tensor, Tensor]

@@ -16,7 +16,7 @@ from byol.core.learner import BYOL
 from byol.core.named_backbone import build_backbone
 from byol.core.pixel_learner import PixelCL
 from byol.core.processes import synchronize_batch_norms
-from byol.data.batches import Batch, BatchPlan, LabelledBatches, ResidentBatches, streamed_batches
+from byol.data.batches import BatchPlan, LabelledBatches, ResidentBatches, streamed_batches
 from byol.errors import UserError
 from byol.methods import PIXEL_METHODS
 from byol.randomness import NETWORK, derived_seed
@@ -84,12 +84,6 @@ def batches(
         return found
     assert data.pretraining.labels is not None
     return LabelledBatches(found, data.pretraining.labels, plan)
-
-
-def first_batch(config: PretrainConfig, data: PreparedData, plan: BatchPlan) -> Batch:
-    """Return the first batch of a run."""
-    batch: Batch = next(iter(batches(config, data, plan, 0, 1)))
-    return batch
 
 
 def save_initial_weights(run: RunDirectory, module: Pretraining) -> None:

@@ -51,6 +51,7 @@ class PeerProcesses(L.Callback):
         os.environ.pop(RUN_PATH_VARIABLE, None)
         self.was_started = bool(connections)
         if not connections:
+            os.environ.pop("MASTER_PORT", None)  # another tool's: Lightning would take it, for a free one
             PeerProcesses.has_started_some = True
             self.started = StartedProcesses(command_again(), self.launch.devices, self._variables())
             connections = self.started.connections

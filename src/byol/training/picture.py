@@ -5,21 +5,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from byol.config import PretrainConfig
-from byol.training.building import first_batch
+from byol.data.batches import StartedBatches
 from byol.training.module import Pretraining
-from byol.training.preparation import PreparedData
 
 _COLUMNS = 16
 _PIXELS = 64
 """Small views are enlarged to at least this side."""
 
 
-def draw_first_views(file: Path, module: Pretraining, data: PreparedData, config: PretrainConfig) -> None:
+def draw_first_views(file: Path, module: Pretraining, batches: StartedBatches) -> None:
     """Draw the views of the first batch, unless they are drawn."""
     if file.exists():
         return
-    batch = first_batch(config, data, module.plan)
+    batch = batches.first()
     batch = batch._replace(images=batch.images.to(module.device))
     # This is outside of autocast: a graph would be compiled for this one batch, while other processes wait.
     with torch.compiler.set_stance("force_eager"):

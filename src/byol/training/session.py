@@ -12,7 +12,7 @@ from torch import nn
 
 from byol.allocation import memory_kept
 from byol.config import PretrainConfig
-from byol.data.batches import BatchPlan
+from byol.data.batches import BatchPlan, StartedBatches
 from byol.errors import UserError, listed
 from byol.evaluation.monitor import PatchMonitor, holdout_accuracies
 from byol.rundir import RunDirectory
@@ -66,20 +66,19 @@ class Session:
         between = BetweenSteps(clock, saving, stop, self.state, self.config.compile == "auto")
         if trainer.is_global_zero:
             between.monitor = self._monitor(module, progress, clock, durations, loggers)
-            views = (self.run.views_picture, module, self.data, self.config)
-            between.first_views = partial(draw_first_views, *views)
         peers = PeerProcesses(launch, trainer, self.run, is_new=self.state is None)
         # Lightning sets this attribute unannounced.
         trainer.callbacks.extend([peers, between])  # type: ignore[attr-defined]
-        first_step = 0 if self.state is None else self.state["step"]
         in_order = self._in_order(module, saving, stop, loggers, peers)
         with closing(progress), in_order, memory_kept(), kernels_timed():
+            started = self._started(trainer, plan, durations.total)
             if trainer.is_global_zero:
                 progress.say(self._summary(module))
                 self._begin(module, progress, loggers, settings)
+                between.first_views = partial(draw_first_views, self.run.views_picture, module, started)
             peers.start()
             try:
-                trainer.fit(module, batches(self.config, self.data, plan, first_step, durations.total))
+                trainer.fit(module, started)
             except torch.OutOfMemoryError as error:
                 raise OutOfMemory from error
         if peers.was_started:
@@ -130,6 +129,15 @@ class Session:
             trainer.global_rank,
             self.config.seed,
         )
+
+    def _started(self, trainer: L.Trainer, plan: BatchPlan, total_steps: int) -> StartedBatches:
+        """Return the batches that are left, in the making: before this process meets the others."""
+        accelerator = trainer.strategy.accelerator
+        assert accelerator is not None
+        # Lightning does so later; a loader pins memory for the device that is chosen when it starts.
+        accelerator.setup_device(trainer.strategy.root_device)
+        first_step = 0 if self.state is None else self.state["step"]
+        return StartedBatches(batches(self.config, self.data, plan, first_step, total_steps))
 
     def _stored_settings(self, architecture: dict[str, Any] | None) -> dict[str, Any]:
         """Return what config.yaml holds: all but where the run is written and how errors are shown. A stem
