@@ -176,7 +176,9 @@ def readme_table() -> str:
         rows.append(["CIFAR-10, 1 % of the labels, logistic", *values])
         values = [percent(cells[("finetune", name, "1%")]) for name in ("byol", "random-init")]
         rows.append(["CIFAR-10, 1 % of the labels, fine-tuned (untrained: from scratch)", *values, ""])
-    spread = "Behind +-: standard deviation over three pretraining seeds, or over three draws of 1 % of the labels."
+    spread = (
+        "Behind +-: standard deviation over three pretraining seeds, or three draws of 1 % of the labels."
+    )
     return table(["test top-1, percent", "BYOL", "untrained network", "raw pixels"], rows) + f"\n{spread}\n"
 
 

@@ -19,7 +19,7 @@ PAGES = (("README.md", "docs/using.md"), ("docs/photographs.md",))
 """Pages that follow on from one another."""
 # Flags and what becomes of their values.
 SMALLER = {"--epochs": "2", "--image-size": "32", "--batch-size": "16", "--finetune-epochs": "2"}
-# The README's have the default backbone; those of the other page timm's for tests, in a fifth of the time.
+# The README's have the recipe's backbone; those of the other page timm's for tests, in a fifth of the time.
 SMALL_NETWORK = ["--backbone", "test_resnet", "--projection-hidden-size", "32"]
 
 

@@ -9,6 +9,7 @@ import torch
 
 import byol
 from byol.config import PretrainConfig
+from byol.duration import Duration
 from byol.rundir import RunDirectory
 from byol.settings import read_yaml, recipe_names, recipe_text, settings_from
 
@@ -101,7 +102,7 @@ def expected_rates(
 ) -> tuple[float, float]:
     """Return learning rate and tau of a 0-based step of the whole recipe, by the published formulas."""
     assert config.base_lr is not None and config.tau is not None and config.warmup is not None
-    total = int(config.epochs) * steps_per_epoch
+    total = Duration.parse(config.epochs, "epochs").steps(steps_per_epoch)
     share = float(config.warmup.rstrip("ep%"))
     warmup = (
         share * steps_per_epoch if config.warmup.endswith("ep") else math.floor(share / 100 * total + 0.5)
@@ -119,7 +120,7 @@ SMALLER = {"backbone": "resnet8_16", "stem": "strided", "image_size": 32, "proje
 
 @pytest.mark.parametrize(
     ("name", "shrunk"),
-    [("cifar10-cpu", {})]
+    [("cifar10-cpu", {}), ("photographs-cpu", {}), ("photographs", SMALLER)]
     + [(name, {"projection_hidden_size": 64}) for name in ("cifar10-200", "cifar10-1000")]
     + [
         (name, SMALLER)

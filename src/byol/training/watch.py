@@ -84,7 +84,7 @@ def collapse_message(std: float, tau: float | None) -> str:
     """Return what to tell about collapsed projections: cause and remedy."""
     causes = "a learning rate too high (halve --base-lr), or batches too small for batch normalisation"
     if tau is not None:
-        causes += ", or a target that moves too fast or not at all (--tau 0.99 suits short runs)"
+        causes += ", or a target that moves too fast or not at all (--tau 0.97 to 0.99 suits short runs)"
     return (
         f"the features have collapsed: projections of different images differ by {std:.3f} of the healthy "
         f"spread. Usual causes: a learner without predictor, {causes}"
