@@ -94,7 +94,8 @@ def cifar10(values: dict[str, Any]) -> str:
     title = "## CIFAR-10 on two CPU cores (recipe `cifar10-cpu`)\n\n"
     about = (
         "Top-1 on the 10,000 test images, in percent; pretraining seeds "
-        f"{', '.join(map(str, values['seeds']))} (+- their standard deviation); kNN with k 200, T 0.1. "
+        f"{', '.join(map(str, values['seeds']))} (+- their standard deviation; baselines: seed 0); "
+        "kNN with k 200, T 0.1. "
         f"Minutes of training: {', '.join(f'{s / 60:.1f}' for s in values['training_seconds'])}. "
         f"Smallest spread of the projections on the way: {values['smallest_spread']:.2f} of the healthy "
         "one.\n\n"
