@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -54,7 +55,9 @@ def abort(programs: Sequence[Program]) -> None:
     """End programs and all that they have started; Python prints the stack of each thread before it ends."""
     for program in programs:
         if program.poll() is None:
-            process = psutil.Process(program.pid)
-            for one in (*process.children(recursive=True), process):
+            for one in psutil.Process(program.pid).children(recursive=True):
                 with suppress(psutil.NoSuchProcess):
                     one.send_signal(signal.SIGABRT)
+                time.sleep(0.3)  # one after the other, or their lines mix
+        with suppress(ProcessLookupError):  # also those that a program has left behind
+            os.killpg(program.pid, signal.SIGABRT)

@@ -1,5 +1,6 @@
 """Which images make which batch: every process, worker and start agrees on it."""
 
+import multiprocessing
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -243,6 +244,16 @@ def test_started_batches_are_looked_at_without_being_taken() -> None:
     assert len(started) == 4 and started.first() is started.first()
     assert [batch.position for batch in started] == [2, 3, 4, 5]
     assert list(started) == []
+
+
+def test_closing_ends_workers_that_have_more_to_make(photographs: Path) -> None:
+    plan = BatchPlan(24, 8, seed=3)
+    images = open_source(f"folder:{photographs}").train
+    started = StartedBatches(streamed_batches(images, plan, PRESETS["small"], 16, 0, 9, num_workers=2))
+    assert len(multiprocessing.active_children()) == 2
+    assert started.first().images.shape == (8, 2, 3, 16, 16)
+    started.close()
+    assert multiprocessing.active_children() == [] and list(started) == []
 
 
 def test_labels_do_not_keep_workers_from_starting() -> None:

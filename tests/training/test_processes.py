@@ -151,6 +151,18 @@ def test_second_of_two_dies_and_one_goes_on(witnessed: Witnessed, monkeypatch: p
     assert_each_step_has_its_images(witnessed, range(STEPS))
 
 
+def test_second_of_two_dies_and_its_worker_keeps_nothing_open(witnessed: Witnessed) -> None:
+    words = (*witnessed.started, "--in-memory", "off", "--num-workers", "1", "--devices", "2")
+    process = witnessed.start(*words, hold="1:7")
+    assert witnessed.kill_held(process) < 60
+    assert process.returncode == 2
+    told = [line for line in witnessed.errors.splitlines() if "rank" in line or "Traceback" in line]
+    assert told == [
+        "byol: error: the process of rank 1 was killed (SIGKILL), and with it the run; "
+        "continue: byol pretrain --resume run"
+    ]
+
+
 def test_first_of_two_dies_after_one_began(witnessed: Witnessed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(witnessed.cwd)
     with stopping_at(3):

@@ -138,7 +138,10 @@ def _check_stem(net: nn.Module, name: str, stem: str | None) -> None:
     if stem == "standard" and isinstance(net, CifarResNet):
         raise UserError(f"stem 'standard' is for the ResNets of ImageNet: {name} takes small or strided")
     if stem is not None and not isinstance(net, CifarResNet) and not _is_resnet(net):
-        raise UserError(f"stem '{stem}' is for ResNets: {name} has a stem of its own")
+        raise UserError(
+            f"stem '{stem}' is for ResNets: {name} has a stem of its own (the config.yaml of a run names its "
+            "stem: leave that line out)"
+        )
 
 
 def _is_resnet(net: nn.Module) -> bool:

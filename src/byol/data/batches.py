@@ -164,6 +164,10 @@ class StartedBatches:
             yield self._looked_at.pop()
         yield from self._to_come
 
+    def close(self) -> None:
+        """Let go of the workers, also where batches are left."""
+        self._looked_at, self._to_come = [], iter(())
+
 
 _Crops = tuple[int, Tensor, Tensor, Tensor]
 """An item of a loader: position, crops [2,C,S,S], their boxes [2,4], and whether they are mirrored [2]."""

@@ -66,7 +66,7 @@ def _large_network_message(side: int) -> str:
     faster = (
         "small ones learn in minutes: --backbone resnet8_32 (see --recipe cifar10-cpu)"
         if side <= 64
-        else "a small one on small images is 25 times as fast: --recipe photographs-cpu"
+        else "a small one on small images is many times as fast: --recipe photographs-cpu"
     )
     return f"no GPU was found, and this network is a large one for a CPU; {faster}"
 

@@ -36,6 +36,8 @@ class PeerProcesses(L.Callback):
         """This process is one of those that another one has started."""
         self.watch = ProcessWatch(trainer.global_rank, self._leave)
         self.started: StartedProcesses | None = None
+        # Taken over before workers are forked, who must not keep it open.
+        self.inherited = inherited_connection()
 
     def start(self) -> None:
         """Start the other processes of this machine, unless torchrun or srun has.
@@ -47,7 +49,7 @@ class PeerProcesses(L.Callback):
             return
         if PeerProcesses.has_started_some or dist.is_initialized():
             raise UserError("a program can start processes for one run only: use another one for the next")
-        connections = inherited_connection()
+        connections = self.inherited
         os.environ.pop(RUN_PATH_VARIABLE, None)
         self.was_started = bool(connections)
         if not connections:

@@ -52,8 +52,7 @@ class ProcessWatch:
         self.connections = connections
         for connection in connections.values():
             connection.setblocking(True)
-            # The workers that load data are forks: an end of theirs would keep the connection open.
-            os.register_at_fork(after_in_child=connection.close)
+            _close_in_forks(connection)
         threading.Thread(target=self._watch, name="process-watch", daemon=True).start()
 
     def finish(self) -> None:
@@ -143,7 +142,11 @@ class StartedProcesses:
 def inherited_connection() -> dict[int, socket.socket]:
     """Return the connection to the process that started this one; none where that is not so."""
     number = os.environ.pop(_CONNECTION_VARIABLE, None)
-    return {} if number is None else {0: socket.socket(fileno=int(number))}
+    if number is None:
+        return {}
+    connection = socket.socket(fileno=int(number))
+    _close_in_forks(connection)
+    return {0: connection}
 
 
 def connect(rank: int, count: int, broadcast: Callable[[Any], Any]) -> dict[int, socket.socket]:
@@ -169,6 +172,11 @@ def connect(rank: int, count: int, broadcast: Callable[[Any], Any]) -> dict[int,
     except OSError:
         return {}
     return {0: _kept_alive(connection)}
+
+
+def _close_in_forks(connection: socket.socket) -> None:
+    """Leave a connection to this process: the workers that load data are forks, and would keep it open."""
+    os.register_at_fork(after_in_child=connection.close)
 
 
 def _server(backlog: int) -> socket.socket:

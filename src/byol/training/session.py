@@ -70,8 +70,13 @@ class Session:
         # Lightning sets this attribute unannounced.
         trainer.callbacks.extend([peers, between])  # type: ignore[attr-defined]
         in_order = self._in_order(module, saving, stop, loggers, peers)
-        with closing(progress), in_order, memory_kept(), kernels_timed():
-            started = self._started(trainer, plan, durations.total)
+        with (
+            closing(progress),
+            in_order,
+            memory_kept(),
+            kernels_timed(),
+            closing(self._started(trainer, plan, durations.total)) as started,
+        ):
             if trainer.is_global_zero:
                 progress.say(self._summary(module))
                 self._begin(module, progress, loggers, settings)
