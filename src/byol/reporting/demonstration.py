@@ -50,9 +50,8 @@ def _demo(path: Path, seed: int, settings: dict[str, Any], started: float) -> Ru
     picture = _draw(run)
     print(f"\npicture: {picture}\nresults: {RunDirectory(run.path).results_file}")
     print(f"views:   {RunDirectory(run.path).views_picture} (what the network was shown)")
-    print(
-        f"{time.monotonic() - started:.0f} seconds. Next: byol pretrain --recipe photographs --data folder:YOUR/IMAGES"
-    )
+    print(f"{time.monotonic() - started:.0f} seconds.")
+    print("Next: byol pretrain --recipe photographs --data folder:YOUR/IMAGES")
     return run
 
 
