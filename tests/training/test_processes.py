@@ -87,6 +87,11 @@ class Witnessed:
         ((self.output, self.errors),) = said(process, seconds=120)  # until all have closed the pipe
         return time.monotonic() - began
 
+    @property
+    def told(self) -> list[str]:
+        """The lines about processes that have ended, and about errors that nobody caught."""
+        return [line for line in self.errors.splitlines() if "rank" in line or "Traceback" in line]
+
     def images_by_step(self) -> dict[int, list[set[int]]]:
         """Return the images of each step: a set for every number of processes that did it."""
         taken: dict[tuple[int, int], set[int]] = {}
@@ -100,6 +105,11 @@ class Witnessed:
         """Return the paths in the working directory that a process touched."""
         lines = (self.trace / f"writes-{rank}").read_text().splitlines()
         return [line for line in lines if Path(line).is_relative_to(self.cwd)]
+
+
+def told_of(end: str) -> str:
+    """Return the line about a process and its end."""
+    return f"byol: error: the process of {end}, and with it the run; continue: byol pretrain --resume run"
 
 
 @pytest.fixture
@@ -134,11 +144,7 @@ def test_second_of_two_dies_and_one_goes_on(witnessed: Witnessed, monkeypatch: p
     process = witnessed.start(*witnessed.started, "--devices", "2", hold="1:7")
     assert witnessed.kill_held(process) < 60
     assert process.returncode == 2
-    told = [line for line in witnessed.errors.splitlines() if "rank" in line or "Traceback" in line]
-    assert told == [
-        "byol: error: the process of rank 1 was killed (SIGKILL), and with it the run; "
-        "continue: byol pretrain --resume run"
-    ]
+    assert witnessed.told == [told_of("rank 1 was killed (SIGKILL)")]
     assert load(witnessed.run.last_checkpoint)["step"] == 6
     # Only the first process writes.
     assert witnessed.written_by(1) == []
@@ -156,11 +162,7 @@ def test_second_of_two_dies_and_its_worker_keeps_nothing_open(witnessed: Witness
     process = witnessed.start(*words, hold="1:7")
     assert witnessed.kill_held(process) < 60
     assert process.returncode == 2
-    told = [line for line in witnessed.errors.splitlines() if "rank" in line or "Traceback" in line]
-    assert told == [
-        "byol: error: the process of rank 1 was killed (SIGKILL), and with it the run; "
-        "continue: byol pretrain --resume run"
-    ]
+    assert witnessed.told == [told_of("rank 1 was killed (SIGKILL)")]
 
 
 def test_first_of_two_dies_after_one_began(witnessed: Witnessed, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,10 +172,7 @@ def test_first_of_two_dies_after_one_began(witnessed: Witnessed, monkeypatch: py
     process = witnessed.start("--resume", "run", "--devices", "2", hold="0:7")
     assert witnessed.kill_held(process) < 60
     assert process.returncode == -signal.SIGKILL
-    told = [line for line in witnessed.errors.splitlines() if "rank" in line or "Traceback" in line]
-    assert told == [
-        "byol: error: the process of rank 0 ended, and with it the run; continue: byol pretrain --resume run"
-    ]
+    assert witnessed.told == [told_of("rank 0 ended")]
     assert load(witnessed.run.last_checkpoint)["step"] == 6
     finish_alone(witnessed, monkeypatch)
     assert [record["step"] for record in witnessed.run.metrics()] == list(range(1, STEPS + 1))
@@ -186,9 +185,7 @@ def test_worker_of_torchrun_dies(witnessed: Witnessed) -> None:
     assert witnessed.kill_held(process) < 60
     assert process.returncode != 0
     told = [line for line in witnessed.errors.splitlines() if line.startswith("byol:")]
-    assert told == [
-        "byol: error: the process of rank 1 ended, and with it the run; continue: byol pretrain --resume run"
-    ]
+    assert told == [told_of("rank 1 ended")]
     assert load(witnessed.run.last_checkpoint)["step"] == 3
 
 
