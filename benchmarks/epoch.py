@@ -16,7 +16,6 @@ the worker, with one a compiled network. Tables compare with the fastest of thes
 import os
 import tempfile
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from turns import Work, in_turns, limits, middle, peer_versions, peers_installed
 from works.networks import network
 
 from byol.data.source import open_source
+from byol.training.compilation import missing_for_compiling
 
 ROOT = Path(__file__).parent.parent
 CIFAR10 = ROOT.parent / "shared" / "data" / "cifar10"
@@ -67,7 +67,7 @@ _TUNED = ["--channels-last", "--keep-workers"]
 THEIRS: dict[str, list[str]] = {"lightly": []} | (
     {
         "lightly, channels last, workers kept": _TUNED,
-        **({"lightly, the same compiled": [*_TUNED, "--compile"]} if find_spec("triton") else {}),
+        **({"lightly, the same compiled": [*_TUNED, "--compile"]} if missing_for_compiling() is None else {}),
     }
     if _ON_GPU
     else {
@@ -184,7 +184,8 @@ def prepared(name: str, count: int, source: str | None, folder: Path) -> tuple[d
         return {"byol": folder, "lightly": folder}, "made-up 500x375 JPEG files"
     images, what = cifar_images(source, count)
     np.save(folder / "images.npy", images.numpy())
-    write_images(folder / "files", images, "png")
+    if peers_installed():
+        write_images(folder / "files", images, "png")
     return {"byol": folder / "images.npy", "lightly": folder / "files"}, what
 
 

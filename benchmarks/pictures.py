@@ -1,5 +1,6 @@
 """Made-up images: smooth random colours plus noise."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -29,6 +30,9 @@ def write_images(folder: Path, images: Iterable[Tensor], suffix: str) -> list[Pa
 
 
 def write_photographs(folder: Path, count: int) -> list[Path]:
-    """Write JPEG files of 500x375 pixels; after 256 they repeat."""
-    images = pictures(min(count, 256), 375, 500)
-    return write_images(folder, (images[index % len(images)] for index in range(count)), "jpg")
+    """Write JPEG files of 500x375 pixels; after 256 they repeat, as further names of the same files."""
+    paths = write_images(folder, pictures(min(count, 256), 375, 500), "jpg")
+    for index in range(len(paths), count):
+        paths.append(folder / f"{index:07}.jpg")
+        os.link(paths[index % 256], paths[-1])
+    return paths

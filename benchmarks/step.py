@@ -16,7 +16,6 @@ of too little memory is recorded as null, and the others go on; every case is re
 
 import os
 from collections.abc import Collection
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -26,9 +25,10 @@ from recorded import earlier_cases, parser, record_as_asked
 from turns import Work, in_turns, peer_versions, peers_installed, ratio, share, summary
 
 from byol.core.named_backbone import build_backbone
+from byol.training.compilation import missing_for_compiling
 
 _ON_GPU = DEVICE.type == "cuda"
-_COMPILED = ["--compile"] if _ON_GPU and find_spec("triton") else []
+_COMPILED = ["--compile"] if _ON_GPU and missing_for_compiling() is None else []
 CASES = (
     {"resnet18-32": (512, 32, "bf16"), "resnet50-224": (256, 224, "bf16")}
     if _ON_GPU

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from turns import share
 
 from byol.augment.presets import PRESETS
+from byol.augment.transfer import sent_numbers
 from byol.data.batches import Batch, BatchPlan
 from byol.training.view_makers import ResidentViews
 
@@ -43,7 +44,7 @@ def maker(preset: str, compiled: bool) -> Make:
 
     def one() -> object:
         position = next(positions)
-        return make(Batch(position, plan.indices(position).to(DEVICE)))
+        return make(Batch(position, sent_numbers(plan.indices(position), DEVICE)))
 
     return one
 

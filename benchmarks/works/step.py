@@ -47,7 +47,7 @@ def byol_step(options: argparse.Namespace, views: tuple[Tensor, Tensor]) -> Made
     if options.compile:
         for part in (learner.online, learner.predictor, learner.target):
             assert part is not None
-            part.compile()
+            part.compile(dynamic=False)  # as `byol pretrain` does
 
     def step() -> None:
         stepper.zero_grad()
@@ -122,7 +122,9 @@ def main() -> None:
     step, stepper = STEPS[options.library](options, views)
     with surroundings(options):
         # Without gradients at first, wherever in its step a library sets them to zero.
-        take_turns(step, partial(memory, before=stepper.zero_grad) if options.memory else seconds)
+        # A GPU has work left from the step before, as in training, when the host begins the next.
+        timed = partial(seconds, times=10 if DEVICE.type == "cuda" else 1)
+        take_turns(step, partial(memory, before=stepper.zero_grad) if options.memory else timed)
 
 
 if __name__ == "__main__":

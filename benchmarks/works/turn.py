@@ -19,8 +19,8 @@ def take_turns(work: Callable[[], object], measure: Callable[[Callable[[], objec
         print(json.dumps(measure(work)), file=answers, flush=True)
 
 
-def seconds(work: Callable[[], object]) -> dict[str, float]:
-    """Return the wall-clock time of the work, on a GPU until it is done.
+def seconds(work: Callable[[], object], times: int = 1) -> dict[str, float]:
+    """Return the wall-clock time of the work, on a GPU until it is done; of several times, the mean.
 
     There all take turns with its memory, too: it is given back after each, and taken before the clock runs.
     """
@@ -29,9 +29,10 @@ def seconds(work: Callable[[], object]) -> dict[str, float]:
         work()
     _wait()
     start = time.perf_counter()
-    work()
+    for _ in range(times):
+        work()
     _wait()
-    taken = time.perf_counter() - start
+    taken = (time.perf_counter() - start) / times
     if on_gpu:
         torch.cuda.empty_cache()
     return {"seconds": taken}

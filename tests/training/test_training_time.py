@@ -5,16 +5,16 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from torch import nn
-from torch._dynamo.exc import BackendCompilerFailed
+from torch._dynamo.exc import BackendCompilerFailed, TorchDynamoException
 
 import byol
 from byol.data.batches import Batch
-from byol.training import building, callbacks, clock, session
+from byol.training import building, callbacks, clock, session, warm_up
 from byol.training.clock import Clock
 from byol.training.module import Pretraining
 from tests.training.test_pretrain import assert_same_run
@@ -133,6 +133,31 @@ def test_where_compiling_fails_a_run_goes_on_without(
     assert "warning: compiling failed" in (told := capsys.readouterr().err) and "libcuda.so" in told
     assert json.loads((run.path / "env.json").read_text())["compiled"] is False
     assert_same_run(plain.path, run.path)
+
+
+@pytest.mark.parametrize(
+    ("what_fails", "what_is_given_up"),
+    [("nothing", []), ("views", ["views"]), ("networks", ["views", "all"])],
+)
+def test_networks_stay_compiled_where_views_alone_cannot_be(
+    what_fails: str,
+    what_is_given_up: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given_up: list[str] = []
+    cured_by = {"nothing": None, "views": "views", "networks": "all"}[what_fails]
+
+    def run_once(*_: Any) -> None:
+        if cured_by and cured_by not in given_up:
+            raise TorchDynamoException("no code for that")
+
+    views = SimpleNamespace(run_eagerly=lambda: given_up.append("views"))
+    module = SimpleNamespace(make_views=views, run_eagerly=lambda: given_up.append("all"))
+    monkeypatch.setattr(warm_up, "_run_once", run_once)
+    warm_up._run_as_compiled_as_possible(cast(Any, None), cast(Any, module), may_run_eagerly=True)
+    assert given_up == what_is_given_up
+    assert capsys.readouterr().err.count("warning: compiling failed") == len(given_up)
 
 
 def test_seconds_are_those_of_steps_over_all_segments(

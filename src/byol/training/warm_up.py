@@ -22,27 +22,33 @@ def warm_up(trainer: L.Trainer, module: Pretraining, may_run_eagerly: bool = Fal
 
     No weight moves. What a forward pass changes (batch statistics, sums of the watch, random state) is put
     back; gradients are dropped. It is the module itself that runs: what is compiled for a copy serves no
-    other. Where compiling fails (of what it needs some is found by trying only), a warning says so and the
-    module runs as it is, or, without `may_run_eagerly`, the error is raised.
+    other. Where compiling fails (of what it needs some is found by trying only), a warning says so, and the
+    views run as they are, or, where it fails then, too, the whole module; without `may_run_eagerly` the error
+    is raised.
     """
-    from torch._dynamo.exc import TorchDynamoException  # takes a second to import
-
     parts = (module.learner, module.watch)
     before = [deepcopy(part.state_dict()) for part in parts]
     with torch.random.fork_rng(devices=[module.device] if module.device.type == "cuda" else []):
-        try:
-            _run_once(trainer, module)
-        except TorchDynamoException as error:
-            if not may_run_eagerly:
-                raise
-            cause = str(getattr(error, "inner_exception", error)).strip().partition("\n")[0]
-            if is_first_process():
-                print(f"warning: compiling failed, training goes on without: {cause}", file=sys.stderr)
-            module.run_eagerly()
-            _run_once(trainer, module)
+        _run_as_compiled_as_possible(trainer, module, may_run_eagerly)
     for part, state in zip(parts, before, strict=True):
         part.load_state_dict(state)
     module.zero_grad()
+
+
+def _run_as_compiled_as_possible(trainer: L.Trainer, module: Pretraining, may_run_eagerly: bool) -> None:
+    from torch._dynamo.exc import TorchDynamoException  # takes a second to import
+
+    ways_out = [("the views are", module.make_views.run_eagerly), ("training goes on", module.run_eagerly)]
+    for what, run_eagerly in ways_out if may_run_eagerly else ():
+        try:
+            _run_once(trainer, module)
+            return
+        except TorchDynamoException as error:
+            cause = str(getattr(error, "inner_exception", error)).strip().partition("\n")[0]
+            if is_first_process():
+                print(f"warning: compiling failed, {what} without: {cause}", file=sys.stderr)
+            run_eagerly()
+    _run_once(trainer, module)
 
 
 def _run_once(trainer: L.Trainer, module: Pretraining) -> None:
