@@ -120,6 +120,13 @@ def test_floats_out_of_range_warn_once_and_are_clamped(monkeypatch):
         views(batch, 32, "small", generator())
 
 
+def test_floats_out_of_range_warn_also_after_others(monkeypatch):
+    monkeypatch.setattr(module, "_range_checked", False)
+    views(bytes_of().float() / 255, 32, "small", generator())
+    with pytest.warns(UserWarning, match=r"reach from 0 to 2\d\d"):
+        views(bytes_of().float(), 32, "small", generator())
+
+
 def test_floats_in_range_do_not_warn(monkeypatch):
     monkeypatch.setattr(module, "_range_checked", False)
     with warnings.catch_warnings():

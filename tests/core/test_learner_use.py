@@ -2,9 +2,12 @@
 
 import copy
 import pickle
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import timm
@@ -213,6 +216,57 @@ def test_heads_follow_the_networks_precision(make_learner: MakeLearner, make_net
     assert {parameter.dtype for parameter in learner.parameters()} == {torch.float64}
     views = torch.rand(2, 4, 3, 8, 8, dtype=torch.float64)
     assert learner(*views).dtype == torch.float64
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_images_of_any_kind_suit_a_network_of_any_precision(
+    kind: torch.dtype, precision: torch.dtype, make_learner: MakeLearner, make_net: MakeNet
+) -> None:
+    learner = make_learner(make_net().to(precision))
+    images = torch.randint(0, 2, (4, 3, 8, 8)).to(kind)
+    assert learner(images).dtype == precision
+    projection, embedding = learner(images, return_embedding=True)
+    assert projection.dtype == embedding.dtype == precision
+    shares = images.to(precision) / 255 if kind == torch.uint8 else images.to(precision)
+    torch.testing.assert_close(
+        learner.eval()(images, get_embedding=True), learner(shares, get_embedding=True)
+    )
+
+
+def test_images_to_embed_are_in_range(make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("byol.augment.views._range_checked", False)
+    with pytest.warns(UserWarning, match="divide by 255"):
+        make_learner()(torch.full((2, 3, 8, 8), 255.0), get_embedding=True)
+
+
+def test_a_network_left_in_eval_mode_is_told_of_once(
+    make_learner: MakeLearner, make_net: MakeNet, two_views: tuple[Tensor, Tensor]
+) -> None:
+    """Its statistics would stay as they are; where only some are frozen, that is meant."""
+    learner = make_learner(make_net().eval())
+    with pytest.warns(UserWarning, match=r"in eval mode: call learner.train\(\)"):
+        learner(*two_views)
+    partly = make_net()
+    partly[1].eval()
+    others = make_learner(make_net()), make_learner(partly), make_learner(make_net().eval()).train()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for other in (learner, *others, make_learner(make_net().eval()).eval()):
+            other(*two_views)
+
+
+@pytest.mark.parametrize("wanted", [None, False])
+def test_statistics_of_single_processes_are_told_of(
+    wanted: bool | None, make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the network came to its GPU, or the process to the others, after the learner was made."""
+    learner = make_learner(sync_batchnorm=wanted)
+    monkeypatch.setattr("byol.core.base_learner.several_processes", lambda: True)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        learner._look_at_norms_once(cast(Tensor, SimpleNamespace(is_cuda=True)))
+    assert ["sync_batchnorm=False" in str(each.message) for each in told] == [True] * (wanted is None)
 
 
 def test_all_of_it_is_where_the_network_is(make_learner: MakeLearner, make_net: MakeNet) -> None:

@@ -58,8 +58,8 @@ def views(
             RGB are left out where C is not 3.
         size: side S of the views in pixels.
         preset: "imagenet", "official" (the same table with the operations of the official code), "pixpro"
-            (with bilinear crops), "small" (32-96 pixels), "glyph" (digits and letters), two `ViewSpec`s, or
-            names and values as under `preset:` in YAML.
+            (with bilinear crops), "small" (32-96 pixels), "simsiam" and "simsiam-small" (its paper's),
+            "glyph" (digits and letters), two `ViewSpec`s, or names and values as under `preset:` in YAML.
         generator: source of randomness; torch's CPU generator by default.
         normalize: "imagenet" (its grey for C other than 3), a pair of mean and standard deviation
             per channel, or None for views in [0,1].
@@ -154,19 +154,22 @@ def _check(images: Tensor) -> None:
         raise ValueError(f"images must be [B,C,H,W], got a tensor of shape {tuple(images.shape)}")
     if images.dtype != torch.uint8 and not images.dtype.is_floating_point:
         raise ValueError(f"images must be uint8 or float in [0,1], got {images.dtype}")
-    _warn_once_if_out_of_range(images)
+    warn_once_if_out_of_range(images)
 
 
 _range_checked = False
 
 
-def _warn_once_if_out_of_range(images: Tensor) -> None:
-    """Look at the first float batch only: reading a GPU tensor's range makes the host wait."""
+def warn_once_if_out_of_range(images: Tensor) -> None:
+    """Warn of the first floats outside [0,1] that are seen.
+
+    Only the first batch on a GPU is looked at: reading its range makes the host wait.
+    """
     global _range_checked
-    if _range_checked or images.dtype == torch.uint8 or images.numel() == 0:
+    if _range_checked or images.dtype == torch.uint8 or images.numel() == 0 or torch.compiler.is_compiling():
         return
-    _range_checked = True
-    low, high = float(images.min()), float(images.max())
+    low, high = map(float, images.aminmax())
+    _range_checked = low < 0 or high > 1 or images.device.type != "cpu"
     if low < 0 or high > 1:
         warnings.warn(
             f"float images should lie in [0,1], these reach from {low:.3g} to {high:.3g}: "

@@ -1,10 +1,13 @@
 """What the learners have in common: an online network, a predictor, and a target that follows the former."""
 
 import logging
+import warnings
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from byol.core.backbone import Backbone
 from byol.core.dense_network import DenseNetwork
@@ -27,6 +30,8 @@ class Learner(nn.Module):
     image_size: int
     takes_views = False
     """Whether two views are compared as `View`s, which tell where they come from, or as tensors."""
+    _has_trained = False
+    _synchronizes: bool | None = None
 
     def compare_in_turn(self, view1: Any, view2: Any, share: float = 1.0) -> StepOutput:
         """Return loss and projections of two views; part of the loss goes backward here (see `byol.BYOL`)."""
@@ -36,6 +41,11 @@ class Learner(nn.Module):
     def backbone(self) -> Backbone:
         """The online backbone, from images to representations: what training is for."""
         return self.online.backbone
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, and so of what the network takes."""
+        return next(self.online.parameters()).dtype
 
     @property
     def tau(self) -> float | None:
@@ -72,6 +82,26 @@ class Learner(nn.Module):
                 "DataParallel runs several copies of one learner at once: use DistributedDataParallel"
             )
 
+    def _look_at_norms_once(self, batch: Tensor) -> None:
+        """At the first training step of a loop, warn of batch norms that silently do what is seldom meant."""
+        if self._has_trained or not self.training or torch.compiler.is_compiling():
+            return
+        self._has_trained = True
+        norms = [module for module in self.backbone.modules() if isinstance(module, _BatchNorm)]
+        if norms and not any(norm.training for norm in norms):
+            warnings.warn(
+                "all batch norms of the network are in eval mode: call learner.train() before training, "
+                "unless they are to stay as they are",
+                stacklevel=3,
+            )
+        apart = not any(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+        if norms and apart and self._synchronizes is None and several_processes() and batch.is_cuda:
+            warnings.warn(
+                "batch statistics are those of each process alone: join the processes and put the network on "
+                "its GPU before the learner is made, or say sync_batchnorm=False where that is meant",
+                stacklevel=3,
+            )
+
     def _check_views(self, view1: Tensor, view2: Tensor) -> None:
         if view1.shape != view2.shape:
             raise UserError(
@@ -89,6 +119,7 @@ class Learner(nn.Module):
             self.predictor.to(like.device, like.dtype)
 
     def _synchronize_batchnorm(self, wanted: bool | None) -> None:
+        self._synchronizes = wanted
         on_gpu = any(parameter.is_cuda for parameter in self.parameters())
         if wanted and not on_gpu:
             raise UserError(

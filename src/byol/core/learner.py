@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from byol.augment.presets import pixel_statistics
 from byol.augment.view_settings import view_specs_of
-from byol.augment.views import Preset, normalized, views
+from byol.augment.views import Preset, normalized, views, warn_once_if_out_of_range
 from byol.config import Normalization, TargetStatistics
 from byol.core.aliases import keyword_aliases
 from byol.core.backbone import Backbone
@@ -35,6 +35,8 @@ class BYOL(Learner):
         loss.backward()
         optimizer.step()
         learner.update_moving_average()
+
+    Call `learner.train()` first where the network is in eval mode, as `byol.load_backbone` returns it.
 
     Args:
         net: any module that takes [B,C,H,W]; used as it is, not copied.
@@ -107,7 +109,6 @@ class BYOL(Learner):
         self.augment_fn = augment_fn
         self.augment_fn2 = augment_fn if augment_fn2 is None else augment_fn2
         self.preset = view_specs_of(preset)
-        self.use_momentum = use_momentum
         self.concatenate_views = concatenate_views
         self.gather_projections = gather_projections
         self._sizes_checked = False
@@ -165,8 +166,9 @@ class BYOL(Learner):
         self._refuse_copies()
         if return_embedding or get_embedding:
             return self._embed(images, return_projection and not get_embedding)
+        self._look_at_norms_once(images)
         if second_view is None:
-            images, second_view = self.draw_views(images)
+            images, second_view = (view.to(self.dtype) for view in self.draw_views(images))
         return self.compare(images, second_view).loss
 
     # Eager under torch.compile: it draws for any batch size, and calls the user's own functions.
@@ -257,11 +259,12 @@ class BYOL(Learner):
     def _embed(self, images: Tensor, return_projection: bool) -> Tensor | tuple[Tensor, Tensor]:
         images = _own_floats(images)
         if self.augment_fn is None:
+            warn_once_if_out_of_range(images)
             images = normalized(images, pixel_statistics(images.shape[1]))
-        embedding = self.online.backbone(images)
+        embedding = self.online.backbone(images.to(self.dtype))
         return (self.online.projector(embedding), embedding) if return_projection else embedding
 
 
 def _own_floats(images: Tensor) -> Tensor:
-    """Return images as floats in [0,1] that may be changed in place."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images.clone()
+    """Return images as float32 in [0,1] that may be changed in place."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images.to(torch.float32, copy=True)

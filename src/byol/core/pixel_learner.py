@@ -172,9 +172,12 @@ class PixelCL(Learner):
         if second_view is None:
             if not isinstance(images, Tensor):
                 raise UserError("one view alone has nothing to be compared with: give both, or the images")
-            view1, view2 = self.draw_views(images)
+            view1, view2 = (
+                replace(view, image=view.image.to(self.dtype)) for view in self.draw_views(images)
+            )
         else:
             view1, view2 = _checked(images), _checked(second_view)
+        self._look_at_norms_once(view1.image)
         output, pairs = self._compare(view1, view2, None)
         return (output.loss, pairs.sum()) if return_positive_pairs else output.loss
 
