@@ -116,6 +116,11 @@ def test_sixteen_bits_are_divided_by_257_not_clipped(kind):
     assert torch.equal(decode(encoded(Image.fromarray(DEEP), kind), 3), image.expand(3, 2, 5))
 
 
+def test_the_transparent_value_of_sixteen_bits_becomes_white():
+    image = decode(encoded(Image.fromarray(DEEP), transparency=32768), 1)
+    assert image[0].tolist() == [[0, 0, 1, 1, 127], [255, 254, 255, 255, 255]]
+
+
 @pytest.mark.parametrize("dtype", [np.int32, np.float32])
 def test_wide_modes_are_read_as_sixteen_bits(dtype):
     image = decode(encoded(Image.fromarray(DEEP.astype(dtype)), "TIFF"), 1)

@@ -164,7 +164,10 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _converted(image: Image.Image, mode: str) -> Image.Image:
     if image.mode[0] in "IF":  # I, I;16 and its byte orders, F
-        image = Image.fromarray(_eight_bit(np.asarray(image), image.mode))
+        values = np.asarray(image)
+        if "transparency" in image.info:  # one value of a PNG with 16 bits
+            values = np.where(values == image.info["transparency"], 65535, values)
+        image = Image.fromarray(_eight_bit(values, image.mode))
     elif image.has_transparency_data:
         colours = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", colours.size, "white"), colours)
