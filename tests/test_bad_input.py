@@ -24,6 +24,7 @@ import byol
 from byol.augment.evaluation import preprocess_for
 from byol.bundle import save_bundle
 from byol.cli import main
+from byol.core.backbone import Backbone
 from byol.core.learner import BYOL
 from byol.core.named_backbone import build_backbone
 from byol.errors import UserError
@@ -99,6 +100,9 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["pretrain", "--method", "pixpro", "--propagation-layers", "3"], ["it must be 0, 1 or 2"]),
         (["pretrain", "--method", "pixpro", "--preset", "glyph"], ["preset 'glyph' has no crop", "small"]),
         (["pretrain", "--tau", "2"], ["tau is 2.0", "between 0 and 1"]),
+        (["pretrain", "--method", "simsiam", "--tau", "0.9"], ["tau means nothing with method simsiam"]),
+        (["pretrain", "--crop-scale", "0.5"], ["crop_scale means nothing with preset 'glyph'", "no crop"]),
+        (["pretrain", "--log-every", "0"], ["log_every is 0", "20st"]),
         (["pretrain", "--warmup-start", "2"], ["warmup_start is 2.0", "between 0 and 1"]),
         (["pretrain", "--base-lr", "0.1", "--final-lr", "0.2"], ["final_lr is 0.2", "the peak", "0.1"]),
         (["pretrain", "--epochs", "ten"], ["epochs is 'ten'", "500st"]),
@@ -242,6 +246,33 @@ def test_memory_of_the_gpu_is_full(
     assert Path("run").exists() == (full_at > 0)
     if full_at:
         assert checkpoint.load(RunDirectory("run").last_checkpoint)["step"] == 2
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["embed", "--split", "test", "--out", "vectors.npy"]])
+def test_memory_of_the_gpu_is_full_after_training(
+    command: list[str],
+    tiny: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    byol.pretrain("digits", out="run", **{**tiny, "epochs": "1st", "knn_every": "0"})
+
+    def fail(error: Exception) -> None:
+        original = Backbone.forward
+
+        def forward(backbone: Backbone, images: torch.Tensor) -> torch.Tensor:
+            if len(images) > 2:  # which opening a run looks at
+                raise error
+            return original(backbone, images)
+
+        monkeypatch.setattr(Backbone, "forward", forward)
+
+    fail(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    line = refused([command[0], "run", *command[1:]], capsys)
+    assert "the GPU's memory is full" in line and "--precision bf16" in line
+    fail(RuntimeError("CUDA error: an illegal memory access"))
+    with pytest.raises(RuntimeError, match="illegal"):  # what nobody foresaw keeps its traceback
+        main([command[0], "run", *command[1:]])
 
 
 def test_unreadable_images_are_skipped_and_reported(

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+import byol
 from byol import __version__
 from byol.cli import _PRETRAIN_SECTIONS, main
 from byol.config import EvaluateConfig, PretrainConfig
@@ -89,6 +90,21 @@ def test_flags_beat_config_beats_recipe_in_any_order(tmp_path: Path, monkeypatch
     assert config["batch_size"] == 16  # the flag
     assert config["backbone"] == "resnet8_16"  # the file
     assert config["optimizer"] == "adamw" and config["projection_size"] == 128  # the recipe
+
+
+def test_a_recipe_and_a_file_serve_python_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "my.yaml"
+    file.write_text("epochs: 2st\nbatch-size: 32\nbackbone: resnet8_16\nknn_every: 0\n")
+    run = byol.pretrain(recipe="digits", config=file, batch_size=16, out="run")
+    config = RunDirectory(run.path).config()
+    assert (config["batch_size"], config["backbone"], config["optimizer"]) == (16, "resnet8_16", "adamw")
+    with pytest.raises(UserError, match=r"unknown recipe 'digit'\. Did you mean 'digits'"):
+        byol.pretrain(recipe="digit")
+    with pytest.raises(
+        UserError, match="only --devices, --nodes, --num-workers may stand beside it, not --re"
+    ):
+        byol.pretrain(resume=run.path, recipe="digits")
 
 
 def test_evaluate_and_embed_from_the_command_line(

@@ -9,7 +9,7 @@ import torch
 
 import byol
 from byol.config import PretrainConfig
-from byol.duration import Duration
+from byol.duration import steps_of
 from byol.rundir import RunDirectory
 from byol.settings import read_yaml, recipe_names, recipe_text, settings_from
 
@@ -102,7 +102,7 @@ def expected_rates(
 ) -> tuple[float, float]:
     """Return learning rate and tau of a 0-based step of the whole recipe, by the published formulas."""
     assert config.base_lr is not None and config.tau is not None and config.warmup is not None
-    total = Duration.parse(config.epochs, "epochs").steps(steps_per_epoch)
+    total = steps_of(config.epochs, "epochs", steps_per_epoch)
     share = float(config.warmup.rstrip("ep%"))
     warmup = (
         share * steps_per_epoch if config.warmup.endswith("ep") else math.floor(share / 100 * total + 0.5)

@@ -40,23 +40,7 @@ _HOMES = {
 }
 
 __version__ = _version("byol")
-__all__ = [
-    "BYOL",
-    "LARS",
-    "BYOLTrainer",
-    "MockDataset",
-    "PixelCL",
-    "UserError",
-    "demo",
-    "embed",
-    "evaluate",
-    "load_backbone",
-    "load_classifier",
-    "pretrain",
-    "read_image",
-    "train_byol",
-    "views",
-]
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -42,24 +42,29 @@ Beside the settings:
   --resume RUN    Go on with a run; beside it only --devices, --nodes and --num-workers.
 """
 
+_MEMORY_FULL = (
+    "the GPU's memory is full: --precision bf16 takes less, and of finetune a smaller --finetune-batch-size; "
+    "--device cpu takes none"
+)
+
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, 2 for an error, 128 + n for a signal n."""
     words = list(sys.argv[1:] if words is None else words)
     try:
         return _run(words)
-    except UserError as error:
+    except BrokenPipeError:
+        return 141
+    except (UserError, OSError) as error:
         if "--debug" in words:
             raise
         # One line, also where the message quotes a library's.
         print("byol: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
-    except BrokenPipeError:
-        return 141
-    except OSError as error:
-        if "--debug" in words:
+    except RuntimeError as error:
+        if "--debug" in words or type(error).__name__ != "OutOfMemoryError":  # torch's, not imported here
             raise
-        print(f"byol: error: {error}", file=sys.stderr)
+        print(f"byol: error: {_MEMORY_FULL}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("byol: stopped", file=sys.stderr)
@@ -107,13 +112,12 @@ def _pretrain(words: list[str]) -> int:
         print(help_text(PretrainConfig, usage, _PRETRAIN_SECTIONS) + _PRETRAIN_EXTRA)
         return 0
     flags = read_flags(PretrainConfig, words, extra=("recipe", "config", "resume"))
-    settings = _layered(flags)
     from byol.training.errors import Interrupted
     from byol.training.processes import is_first_process
     from byol.training.run import pretrain
 
     try:
-        run = pretrain(**settings)
+        run = pretrain(**flags)
     except Interrupted as stopped:
         if not is_first_process():
             return 0  # torchrun kills the first process as soon as another one fails
@@ -125,20 +129,6 @@ def _pretrain(words: list[str]) -> int:
             then = f"evaluate {run.path} --protocol segmentation"
         print(f"run directory: {run.path}\nnext: byol {then}")
     return 0
-
-
-def _layered(flags: dict[str, str]) -> dict[str, Any]:
-    """Return settings with flags over --config over --recipe."""
-    from byol.config import PretrainConfig
-    from byol.settings import read_yaml, read_yaml_file, recipe_text
-
-    settings: dict[str, Any] = dict(flags)
-    recipe, config = settings.pop("recipe", None), settings.pop("config", None)
-    if config is not None:
-        settings = {**read_yaml_file(PretrainConfig, config), **settings}
-    if recipe is not None:
-        settings = {**read_yaml(PretrainConfig, recipe_text(recipe), f"recipe {recipe}"), **settings}
-    return settings
 
 
 def _evaluate(words: list[str]) -> int:
@@ -193,24 +183,20 @@ def _recipes(words: list[str]) -> int:
 
 def _flags(kind: Any, words: list[str], usage: str) -> dict[str, Any] | None:
     """Return the settings that were given, but for --debug; None after printing the command's help."""
+    from dataclasses import MISSING, fields
+
     from byol.settings import help_text, read_flags, settings_from
 
     if _asks_for_help(words):
         print(help_text(kind, usage))
         return None
     flags = read_flags(kind, words)
-    for name in ("target", "out"):
-        if name in kind.__dataclass_fields__ and name not in flags and _is_required(kind, name):
-            missing = "the run, bundle or weights file" if name == "target" else "--out"
+    for field in fields(kind):
+        if field.default is MISSING and field.name not in flags:
+            missing = "the run, bundle or weights file" if field.name == "target" else "--out"
             raise UserError(f"{missing} is missing: {usage}")
     config = settings_from(kind, flags)
     return {name: getattr(config, name) for name in flags if name != "debug"}
-
-
-def _is_required(kind: Any, name: str) -> bool:
-    from dataclasses import MISSING
-
-    return kind.__dataclass_fields__[name].default is MISSING
 
 
 def _asks_for_help(words: Sequence[str]) -> bool:
@@ -224,6 +210,3 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "embed": _embed,
     "recipes": _recipes,
 }
-
-if __name__ == "__main__":
-    sys.exit(main())

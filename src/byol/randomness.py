@@ -9,12 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-ORDER, VIEWS, CROPS, NETWORK, CELLS = range(5)
+ORDER, VIEWS, CROPS, NETWORK, CELLS, DROPOUT = range(6)
 """What a key is for, so that two uses of the same numbers do not share their randomness."""
 
 
 def derived_seed(*key: int) -> int:
-    """Return 32 well-mixed bits from whole numbers >= 0 (numpy's SeedSequence)."""
+    """Return 32 well-mixed bits from whole numbers >= 0 (numpy's SeedSequence).
+
+    Zeros at the end of a key do not count: (1, 0) gives what (1,) gives.
+    """
     return int(np.random.SeedSequence(key).generate_state(1)[0])
 
 

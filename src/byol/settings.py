@@ -149,6 +149,28 @@ def recipe_text(name: str) -> str:
     return resources.files("byol.recipe_files").joinpath(f"{name}.yaml").read_text()
 
 
+def layered(kind: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings over those of the files that they name: of a `config`, and below it of a `recipe`.
+
+    Args:
+        kind: the dataclass whose names the files hold.
+        settings: names and values; `config` (a YAML file) and `recipe` (a packaged one) may be among them.
+
+    Raises:
+        UserError: as `read_yaml_file` and `read_recipe`.
+    """
+    above = dict(settings)
+    recipe, config = above.pop("recipe", None), above.pop("config", None)
+    below = {} if recipe is None else read_recipe(kind, recipe)
+    between = {} if config is None else read_yaml_file(kind, config)
+    return {**below, **between, **above}
+
+
+def read_recipe(kind: type[Any], name: str) -> dict[str, Any]:
+    """Return the settings of a packaged recipe; see `recipe_text` and `read_yaml`."""
+    return read_yaml(kind, recipe_text(name), f"recipe {name}")
+
+
 def read_yaml(kind: type[Any], text: str | bytes, source: str) -> dict[str, Any]:
     """Return the settings in a YAML text.
 
@@ -171,11 +193,11 @@ def read_yaml(kind: type[Any], text: str | bytes, source: str) -> dict[str, Any]
     return values
 
 
-def read_yaml_file(kind: type[Any], path: str) -> dict[str, Any]:
+def read_yaml_file(kind: type[Any], path: str | Path) -> dict[str, Any]:
     """Return the settings in a YAML file; see `read_yaml`."""
     if not Path(path).is_file():
         raise UserError(f"--config {path}: no such file")
-    return read_yaml(kind, Path(path).read_bytes(), path)
+    return read_yaml(kind, Path(path).read_bytes(), str(path))
 
 
 def check_names(kind: type[Any], values: Iterable[str], source: str = "", extra: Iterable[str] = ()) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from byol.augment.presets import PRESETS, Affine, Crop, Intensity, Jitter, ViewSpec
+from byol.augment.presets import PRESETS, Affine, Crop, Intensity, Jitter, ViewSpec, natural_preset
 from byol.augment.view_settings import view_specs_of, written_out
 from byol.errors import UserError
 
@@ -30,6 +30,15 @@ def test_without_a_base_there_is_only_what_is_named() -> None:
     assert first == ViewSpec(crop=Crop(), flip=0.5, jitter=Jitter(), blur=1.0)
     assert second == ViewSpec(crop=Crop(), flip=0.5, jitter=Jitter(), solarize=0.2)
     assert read("{}") == (ViewSpec(), ViewSpec())
+
+
+@pytest.mark.parametrize(("side", "blur"), [(224, 0.5), (32, 0.0)])
+def test_simsiam_has_the_views_of_its_paper(side: int, blur: float) -> None:
+    """arXiv 2011.10566, section 3; blur half of the time as in its code, never on CIFAR-10."""
+    crop = Crop((0.2, 1.0), (3 / 4, 4 / 3), "bilinear")
+    view = ViewSpec(crop=crop, flip=0.5, jitter=Jitter(0.8, 0.4, 0.4, 0.4, 0.1), grey=0.2, blur=blur)
+    assert PRESETS[natural_preset("tensor", side, "simsiam")] == (view, view)
+    assert natural_preset("digits", 8, "simsiam") == "glyph"
 
 
 def test_a_base_is_changed_and_one_view_s_values_beat_those_of_both() -> None:

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,13 @@ from torch.utils.data import TensorDataset
 import byol
 from byol.bundle import load_backbone
 from byol.cli import main
+from byol.config import PretrainConfig
 from byol.errors import UserError
+from byol.methods import Method
 from byol.rundir import RunDirectory
+from byol.settings import settings_from
 from byol.training.checkpoint import load
+from byol.training.preparation import lengths, prepare_data, resolve
 from byol.training.run import Run
 from tests.scenes import write_scenes
 from tests.training.conftest import tiny_net
@@ -77,6 +82,25 @@ def test_config_is_resolved_and_holds_no_output_path(run: Run) -> None:
     assert config["image_size"] == 8 and config["channels"] == 1 and config["preset"] == "glyph"
     assert config["base_lr"] == 2e-3 and config["tau"] == 0.97 and config["stem"] == "small"
     assert not {"out", "resume", "debug"} & config.keys()
+
+
+@pytest.mark.parametrize(("method", "widths"), [("byol", [256, 4096]), ("simsiam", [2048, 2048])])
+def test_defaults_that_follow_from_others_are_resolved(
+    method: Method, widths: list[int], tiny: dict[str, Any], tmp_path: Path
+) -> None:
+    """10 epochs of warm-up as published, where the run is 40 or longer; SimSiam has none, and no tau."""
+    images = torch.randint(0, 256, (16, 1, 8, 8), dtype=torch.uint8)
+    config = settings_from(PretrainConfig, {"batch_size": 4, "epochs": 44, "method": method, "holdout": 0})
+    found = resolve(config, prepare_data(images, config))
+    assert [found.projection_size, found.projection_hidden_size] == widths
+    assert (found.warmup, found.tau) == (("40st", 0.97) if method == "byol" else ("0st", None))
+    assert lengths(found, 4).warmup == (40 if method == "byol" else 0)
+    assert lengths(replace(found, warmup=None), 4) == lengths(found, 4), "runs of earlier versions go on"
+    settings = {name: value for name, value in tiny.items() if not name.startswith("projection")}
+    settings |= {"method": method, "batch_size": 4, "epochs": "9st", "knn_every": "0"}
+    stored = RunDirectory(byol.pretrain(images, out=str(tmp_path / "run"), **settings).path).config()
+    assert [stored["projection_size"], stored["projection_hidden_size"]] == widths
+    assert stored["warmup"] == ("2st" if method == "byol" else "0st")
 
 
 def test_metrics_are_logged_on_time(run: Run) -> None:

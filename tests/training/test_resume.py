@@ -160,8 +160,15 @@ def test_data_that_have_changed_are_refused(tiny: dict[str, Any], photographs: P
 
 
 def test_other_data_or_backbone_are_refused(tiny: dict[str, Any], tmp_path: Path) -> None:
-    run = byol.pretrain("digits", out=str(tmp_path / "run"), **{**tiny, "epochs": "1st"})
-    for given in ({"data": "cifar10"}, {"backbone": "resnet50"}):
+    """Those that a run has by default among them."""
+    images = torch.randint(0, 256, (40, 3, 8, 8), dtype=torch.uint8)
+    run = byol.pretrain(images, out=str(tmp_path / "run"), **{**tiny, "batch_size": 8, "epochs": "1st"})
+    for given in (
+        {"data": "cifar10"},
+        {"data": "digits"},
+        {"backbone": "resnet50"},
+        {"backbone": "resnet18"},
+    ):
         with pytest.raises(byol.UserError, match=f"not --{next(iter(given))}"):
             byol.pretrain(resume=run.path, **given)
 

@@ -78,5 +78,5 @@ def preprocess_for(preset: str, size: int, channels: int, normalize: MeanAndStd 
         normalize: mean and standard deviation per channel; None: ImageNet's.
     """
     mean, std = pixel_statistics(channels) if normalize is None else normalize
-    fraction = 224 / 256 if preset in ("imagenet", "official", "pixpro") else 1.0
+    fraction = 224 / 256 if preset in ("imagenet", "official", "simsiam", "pixpro") else 1.0
     return Preprocess(size, tuple(mean), tuple(std), crop_fraction=fraction)

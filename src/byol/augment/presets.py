@@ -139,12 +139,20 @@ _OFFICIAL = replace(_IMAGENET, semantics="official")
 _PIXPRO = replace(_IMAGENET, crop=Crop(interpolation="bilinear"))
 # 32-96 pixels: too few for a blur to leave much (as solo-learn and lightly on CIFAR-10).
 _SMALL = replace(_PIXPRO, blur=0.0)
+# SimSiam's (arXiv 2011.10566, section 3): both views alike, no solarizing, and for CIFAR-10 no blur. How
+# often it blurs its code tells, which follows MoCo v2.
+_SIMSIAM = replace(
+    _PIXPRO, crop=Crop(scale=(0.2, 1.0), interpolation="bilinear"), jitter=Jitter(saturation=0.4), blur=0.5
+)
+_SIMSIAM_SMALL = replace(_SIMSIAM, blur=0.0)
 # Digits and letters: mirroring or cropping them changes what they are.
 _GLYPH = ViewSpec(affine=Affine(), intensity=Intensity())
 
 PRESETS: dict[str, tuple[ViewSpec, ViewSpec]] = {
     "imagenet": (_IMAGENET, replace(_IMAGENET, blur=0.1, solarize=0.2)),
     "official": (_OFFICIAL, replace(_OFFICIAL, blur=0.1, solarize=0.2)),
+    "simsiam": (_SIMSIAM, _SIMSIAM),
+    "simsiam-small": (_SIMSIAM_SMALL, _SIMSIAM_SMALL),
     "pixpro": (_PIXPRO, replace(_PIXPRO, blur=0.1, solarize=0.2)),
     "small": (_SMALL, replace(_SMALL, solarize=0.2)),
     "glyph": (_GLYPH, _GLYPH),
@@ -168,6 +176,8 @@ def natural_preset(data: str, size: int, method: Method = "byol") -> PresetName:
         return "small" if size <= 96 else "pixpro"
     if data == "digits" or data.startswith("emnist/"):
         return "glyph"
+    if method == "simsiam":
+        return "simsiam-small" if size <= 96 else "simsiam"
     return "small" if size <= 96 else "imagenet"
 
 

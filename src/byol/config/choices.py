@@ -5,7 +5,7 @@ from typing import Any, Literal
 from byol.errors import UserError, unknown
 
 Optimizer = Literal["lars", "adamw", "sgd"]
-PresetName = Literal["imagenet", "official", "pixpro", "small", "glyph"]
+PresetName = Literal["imagenet", "official", "simsiam", "simsiam-small", "pixpro", "small", "glyph"]
 Precision = Literal["fp32", "bf16"]
 Normalization = Literal["batch", "group"]
 TargetStatistics = Literal["own", "copy", "average"]

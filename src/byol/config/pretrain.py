@@ -58,8 +58,9 @@ class PretrainConfig:
     """Channels of the images, 1 or 3. Default: the data's."""
     preset: PresetName | dict[str, Any] | None = None
     """Augmentations; official is imagenet with the operations of BYOL's own code, pixpro with bilinear crops.
-    Default: glyph for digits and EMNIST, small where image-size is at most 96, else imagenet; pixpro and
-    pixcontrast: small there, else pixpro. In YAML also views of your own, in names and values."""
+    Default: glyph for digits and EMNIST, small where image-size is at most 96, else imagenet; of simsiam
+    simsiam-small and simsiam, of pixpro and pixcontrast small and pixpro. In YAML also views of your own, in
+    names and values."""
     crop_scale: float | None = None
     """Smallest area of a random crop over the area of the image. Default: the preset's (0.08)."""
     batch_size: int = 256
@@ -85,7 +86,7 @@ class PretrainConfig:
     pixcontrast 0.00001), adamw 0.0001, sgd 0.0001."""
     tau: float | None = None
     """Decay rate of the target at the first step; it rises to 1 along a cosine. Default: as published
-    for this number of epochs; pixpro and pixcontrast 0.99."""
+    for this number of epochs; pixpro and pixcontrast 0.99; simsiam has no target."""
     target_statistics: TargetStatistics = "own"
     """Batch normalisation of the target: own = each batch's statistics, as published; copy, average =
     the online network's running statistics, copied or averaged with tau (EMAN). byol alone has it."""
@@ -116,7 +117,7 @@ class PretrainConfig:
     """Train a linear classifier on representations of the views beside the learner, which learns nothing of
     it; its accuracy on the hold-out is measured with kNN. Needs labels."""
     log_every: str = "20st"
-    """How often metrics are written: steps, epochs or a share of the run."""
+    """How often metrics are written: steps, epochs or a share of the run, above 0."""
     checkpoint_every: str = "10%"
     """How often a checkpoint is saved (and hourly): epochs, steps or a share of the run; 0 = in the end."""
     backbone_every: str = "0"

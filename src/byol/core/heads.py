@@ -2,10 +2,15 @@
 
 from torch import nn
 
+BYOL_WIDTHS = (256, 4096)
+"""Of projections and of hidden layers (section 3.2)."""
+SIMSIAM_WIDTHS = (2048, 2048)
+"""The same (arXiv 2011.10566, section 3)."""
+
 
 def byol_heads(inputs: int, outputs: int | None, hidden: int | None) -> tuple[nn.Sequential, nn.Sequential]:
-    """Return BYOL's projector and predictor; None: 256 outputs, hidden width 4096 (section 3.2)."""
-    outputs, hidden = outputs or 256, hidden or 4096
+    """Return BYOL's projector and predictor; None: 256 outputs, hidden width 4096."""
+    outputs, hidden = outputs or BYOL_WIDTHS[0], hidden or BYOL_WIDTHS[1]
     return mlp(inputs, hidden, outputs), mlp(outputs, hidden, outputs)
 
 
@@ -16,7 +21,7 @@ def simsiam_heads(
 
     The predictor's hidden width is a quarter of it.
     """
-    outputs, hidden = outputs or 2048, hidden or 2048
+    outputs, hidden = outputs or SIMSIAM_WIDTHS[0], hidden or SIMSIAM_WIDTHS[1]
     return simsiam_projector(inputs, hidden, outputs), simsiam_predictor(outputs, hidden // 4)
 
 

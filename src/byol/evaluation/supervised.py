@@ -19,7 +19,7 @@ from byol.evaluation.classifier import Classifier
 from byol.evaluation.features import extract
 from byol.evaluation.linear import BATCH_SIZE, Batches, batch_size_for
 from byol.optim.schedules import warmup_cosine
-from byol.randomness import NETWORK, derived_seed, epoch_order
+from byol.randomness import DROPOUT, derived_seed, epoch_order
 from byol.types import ImageSet
 
 SMALLEST_BATCH = 16
@@ -158,7 +158,7 @@ def descend(
     step = 0
     for epoch in range(epochs):
         for inputs, wanted in batches(epoch):
-            torch.manual_seed(derived_seed(seed, NETWORK, step))
+            torch.manual_seed(derived_seed(seed, DROPOUT, step))
             optimizer.param_groups[0]["lr"] = peak * warmup_cosine(step, 0, epochs * steps)
             loss = loss_of(network(inputs), wanted)
             optimizer.zero_grad()

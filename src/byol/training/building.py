@@ -147,14 +147,14 @@ def _use_view_size(learner: Learner, side: int) -> None:
 def _instance_learner(
     config: PretrainConfig, net: nn.Module, hidden_layer: str | int | None, total_steps: int
 ) -> BYOL:
-    assert config.image_size is not None and config.tau is not None
+    assert config.image_size is not None
     return BYOL(
         net,
         config.image_size,
         hidden_layer,
         config.projection_size,
         config.projection_hidden_size,
-        moving_average_decay=config.tau,
+        moving_average_decay=1.0 if config.tau is None else config.tau,  # SimSiam has no target
         use_momentum=config.method == "byol",
         sync_batchnorm=False,  # done once the processes are known, which have not met yet
         channels=config.channels,
@@ -169,13 +169,14 @@ def _pixel_learner(
     config: PretrainConfig, net: nn.Module, hidden_layer: str | int | None, total_steps: int
 ) -> PixelCL:
     assert config.image_size is not None and config.tau is not None
+    assert config.projection_size is not None and config.projection_hidden_size is not None
     return PixelCL(
         net,
         config.image_size,
         config.feature_layer,
         hidden_layer,
-        config.projection_size or 256,
-        config.projection_hidden_size or 4096,
+        config.projection_size,
+        config.projection_hidden_size,
         moving_average_decay=config.tau,
         ppm_num_layers=config.propagation_layers,
         ppm_gamma=config.propagation_gamma,

@@ -19,7 +19,7 @@ from byol.core.learner import BYOL
 from byol.data.batches import BatchPlan
 from byol.data.dataset_images import require_map_style, sample_image
 from byol.errors import UserError
-from byol.randomness import CROPS, NETWORK, derived_generator, derived_seed
+from byol.randomness import CROPS, DROPOUT, derived_generator, derived_seed
 from byol.rundir import write_state
 from byol.training.accelerator_options import AcceleratorOptions
 from byol.training.clock import Clock
@@ -217,7 +217,7 @@ class BYOLTrainer:
         )
 
     def _take_step(self, batches: Iterator[Tensor], clock: Clock) -> None:
-        torch.manual_seed(derived_seed(self._plan.seed, NETWORK, self.step, self.process.rank))
+        torch.manual_seed(derived_seed(self._plan.seed, DROPOUT, self.step, self.process.rank))
         taken = [next(batches) for _ in range(self._plan.accumulate)]
         clock.batch_starts()
         self._loop(taken)

@@ -15,7 +15,7 @@ from byol.data.batches import Batch, BatchPlan
 from byol.optim.groups import parameter_groups
 from byol.optim.lars import LARS
 from byol.optim.schedules import warmup_cosine
-from byol.randomness import NETWORK, derived_seed
+from byol.randomness import DROPOUT, derived_seed
 from byol.training.online_probe import OnlineProbe
 from byol.training.view_makers import ViewMaker, channels_last
 from byol.training.watch import Watch
@@ -111,7 +111,7 @@ class Pretraining(L.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the loss of one micro-batch."""
         # Dropout and the like draw from the global generator: derived, so that resuming is exact.
-        torch.manual_seed(derived_seed(self.plan.seed, NETWORK, batch.position, self.plan.rank))
+        torch.manual_seed(derived_seed(self.plan.seed, DROPOUT, batch.position, self.plan.rank))
         if batch.position % self.plan.accumulate == 0:
             self.zero_grad()
         views: tuple[Any, Any] = channels_last(self.make_views(batch))

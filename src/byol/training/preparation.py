@@ -11,15 +11,16 @@ from torch.utils.data import Dataset
 from byol.augment.presets import ViewSpec, natural_preset
 from byol.augment.view_settings import view_specs_of
 from byol.config import TIMM_WEIGHTS, Optimizer, PretrainConfig
+from byol.core.heads import BYOL_WIDTHS, SIMSIAM_WIDTHS
 from byol.data.decoders import decoder_count
 from byol.data.folder import NAMES_ENCODED
 from byol.data.images import Concatenation, Subset, in_memory, natural_side, resident
 from byol.data.source import open_source, resolved_spec
 from byol.data.splits import HOLDOUT, holdout_split
-from byol.duration import Duration
+from byol.duration import steps_of
 from byol.errors import UserError
 from byol.evaluation.monitor import images_measured
-from byol.methods import PIXEL_METHODS
+from byol.methods import PIXEL_METHODS, Method
 from byol.optim.length_presets import PIXEL_PRESET, LengthPreset, preset_for
 from byol.training.memory_limit import memory_limit
 from byol.training.processes import launch_of
@@ -79,12 +80,18 @@ def prepare_data(data: Data, config: PretrainConfig) -> PreparedData:
 
 
 def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
-    """Fill in every setting that follows from the data or from the length of training."""
+    """Fill in every setting that follows from others, from the data or from the length of training.
+
+    Raises:
+        UserError: a setting does not suit the data, or another one.
+    """
     size = config.image_size or natural_side(data.pretraining, data.images)
     preset = natural_preset(data.name, size, config.method) if config.preset is None else config.preset
     steps_per_epoch = len(data.pretraining) // config.batch_size or 1
-    total_steps = Duration.parse(config.epochs, "epochs").steps(steps_per_epoch)
-    defaults = _optimizer_defaults(config, total_steps / steps_per_epoch)
+    total_steps = steps_of(config.epochs, "epochs", steps_per_epoch)
+    optimizer = config.optimizer or ("sgd" if config.method == "simsiam" else "lars")  # as published
+    defaults = _optimizer_defaults(optimizer, config.method, total_steps / steps_per_epoch)
+    projection, hidden = SIMSIAM_WIDTHS if config.method == "simsiam" else BYOL_WIDTHS
     config = replace(
         config,
         data=data.name,
@@ -95,13 +102,16 @@ def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
         # Kept: another limit, on another machine, would change the views of a run that goes on there.
         in_memory="off" if data.images is None else "on",
         preset=preset,
-        optimizer=config.optimizer or _natural_optimizer(config),
+        projection_size=config.projection_size or projection,
+        projection_hidden_size=config.projection_hidden_size or hidden,
+        optimizer=optimizer,
+        warmup=config.warmup or f"{_default_warmup(config, steps_per_epoch, total_steps)}st",
         data_dir=str(Path(config.data_dir).expanduser().absolute()),
         backbone_weights=_absolute_weights(config.backbone_weights),
         normalize=config.normalize or ("timm" if config.backbone_weights == TIMM_WEIGHTS else "imagenet"),
         base_lr=defaults.base_lr if config.base_lr is None else config.base_lr,
         weight_decay=defaults.weight_decay if config.weight_decay is None else config.weight_decay,
-        tau=defaults.tau if config.tau is None else config.tau,
+        tau=defaults.tau if config.tau is None and config.method != "simsiam" else config.tau,
     )
     _check_preset(config, data)
     _check_final_rate(config)
@@ -145,6 +155,8 @@ def _check_preset(config: PretrainConfig, data: PreparedData) -> None:
     """Raise UserError where the views are none for this method or these images."""
     specs, preset = view_specs_of(config.preset), config.preset
     which = f"preset '{preset}'" if isinstance(preset, str) else "one of the views"
+    if config.crop_scale is not None and all(spec.crop is None for spec in specs):
+        raise UserError(f"crop_scale means nothing with {which}, which has no crop")
     if all(spec.crop is not None for spec in specs):
         return
     if config.method in PIXEL_METHODS:
@@ -182,24 +194,29 @@ class Lengths:
 
 
 def lengths(config: PretrainConfig, steps_per_epoch: int) -> Lengths:
-    """Turn the run's durations into steps.
+    """Turn the durations of settings that are resolved into steps.
 
     Raises:
-        UserError: a duration cannot be read, or the warm-up is longer than the run.
+        UserError: a duration cannot be read, the warm-up is longer than the run, or metrics would never
+            be written.
     """
-    total = Duration.parse(config.epochs, "epochs").steps(steps_per_epoch)
+    total = steps_of(config.epochs, "epochs", steps_per_epoch)
     if total == 0:
         raise UserError("epochs is 0: train for at least one epoch or step")
 
     def steps(name: str) -> int:
-        return Duration.parse(getattr(config, name), name).steps(steps_per_epoch, total)
+        return steps_of(getattr(config, name), name, steps_per_epoch, total)
 
+    # Runs that were saved before resolving them left warm-ups open.
     warmup = _default_warmup(config, steps_per_epoch, total) if config.warmup is None else steps("warmup")
+    log = steps("log_every")
+    if log == 0:
+        raise UserError("log_every is 0: give steps (20st); a run without metrics cannot be watched")
     if warmup >= total:
         raise UserError(
             f"the warm-up ({warmup} steps) is as long as the run ({total} steps): shorten --warmup"
         )
-    log = max(1, min(steps("log_every"), total // 3))  # a short run is seen to move, too
+    log = max(1, min(log, total // 3))  # a short run is seen to move, too
     names = ("knn_every", "checkpoint_every", "backbone_every")
     return Lengths(total, warmup, log, *map(steps, names))
 
@@ -215,18 +232,12 @@ def worker_count(config: PretrainConfig) -> int:
     return decoder_count(config.num_workers, launch_of(config).devices)
 
 
-def _optimizer_defaults(config: PretrainConfig, epochs: float) -> LengthPreset:
+def _optimizer_defaults(optimizer: Optimizer, method: Method, epochs: float) -> LengthPreset:
     """Return learning rate, weight decay and tau for this optimizer and length."""
-    published = PIXEL_PRESET if config.method in PIXEL_METHODS else preset_for(max(epochs, 1))
-    optimizer = config.optimizer or _natural_optimizer(config)
+    published = PIXEL_PRESET if method in PIXEL_METHODS else preset_for(max(epochs, 1))
     if optimizer == "lars":
         return published
     return LengthPreset(2e-3 if optimizer == "adamw" else 0.05, 1e-4, published.tau)
-
-
-def _natural_optimizer(config: PretrainConfig) -> Optimizer:
-    """Return the published optimizer of the method."""
-    return "sgd" if config.method == "simsiam" else "lars"
 
 
 def _absolute_weights(weights: str | None) -> str | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from byol.augment.view_settings import written_out
 from byol.bundle import load_backbone
@@ -16,7 +17,7 @@ from byol.core.backbone import Backbone
 from byol.data.source import check_named, resolved_spec
 from byol.errors import UserError
 from byol.rundir import RunDirectory, free_path
-from byol.settings import flag, settings_from
+from byol.settings import flag, layered, settings_from
 from byol.training import checkpoint
 from byol.training.loggers import check_loggers
 from byol.training.peer_processes import RUN_PATH_VARIABLE
@@ -25,7 +26,6 @@ from byol.training.processes import is_first_process, launch_of, started_outside
 from byol.training.session import Session
 
 _MAY_CHANGE_ON_RESUME = ("devices", "nodes", "num_workers", "debug")
-DEFAULT_DATA, DEFAULT_BACKBONE = PretrainConfig.data, PretrainConfig.backbone
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Run:
 
 
 def pretrain(
-    data: Data | Path = DEFAULT_DATA,
-    backbone: str | nn.Module = DEFAULT_BACKBONE,
+    data: Data | Path | None = None,
+    backbone: str | nn.Module | None = None,
     *,
     hidden_layer: str | int | None = None,
     resume: str | Path | None = None,
@@ -64,12 +64,14 @@ def pretrain(
     """Train a backbone on images without labels.
 
     Args:
-        data: as `--data`, or a torch Dataset, or a uint8 tensor [N,C,H,W].
-        backbone: a timm name, or a network of your own, which is trained in place.
+        data: as `--data`, or a torch Dataset, or a uint8 tensor [N,C,H,W]; None: the recipe's, else digits.
+        backbone: a timm name, or a network of your own, which is trained in place; None: the recipe's,
+            else resnet18.
         hidden_layer: of a network of your own: whose output is the representation (see `BYOL`);
             None: the network's own output.
         resume: a run directory to continue; pass your own data and network again, if you had any.
-        **settings: the flags of `byol pretrain` with underscores; `preset` may also be two `ViewSpec`s.
+        **settings: the flags of `byol pretrain` with underscores, `recipe` and `config` among them; `preset`
+            may also be two `ViewSpec`s.
 
     Returns:
         The run: `.path`, `.results()`, `.metrics()`, `.backbone()`.
@@ -84,35 +86,35 @@ def pretrain(
     with torch.random.fork_rng(devices=[]):
         if resume is not None:
             return _resume(inputs, RunDirectory.existing(resume), settings)
-        return _start(inputs, settings)
+        return _start(inputs, layered(PretrainConfig, settings))
 
 
 @dataclass(frozen=True)
 class _Inputs:
     """What the caller passed beside settings; objects of the caller's own are not in the settings."""
 
-    data: Data
-    backbone: str | nn.Module
+    data: Data | None
+    backbone: str | nn.Module | None
     hidden_layer: str | int | None
 
     def named(self) -> dict[str, str]:
-        """Return their names, in angle brackets for the caller's own objects."""
+        """Return the names of those that were passed, in angle brackets for the caller's own objects."""
         inputs = {"data": self.data, "backbone": self.backbone}
         return {
             name: value if isinstance(value, str) else f"<{type(value).__name__}>"
             for name, value in inputs.items()
+            if value is not None
         }
 
     def conflicts(self, stored: dict[str, Any]) -> list[str]:
-        """Return what was named, and is neither the default nor what a stored run has."""
-        defaults = {"data": DEFAULT_DATA, "backbone": DEFAULT_BACKBONE}
+        """Return what was named, and is not what a stored run has."""
         data = resolved_spec(self.data) if isinstance(self.data, str) else self.data
         given = {"data": data, "backbone": self.backbone}
-        return [
-            name
-            for name, value in given.items()
-            if isinstance(value, str) and value not in (defaults[name], stored.get(name))
-        ]
+        return [name for name, value in given.items() if isinstance(value, str) and value != stored.get(name)]
+
+    @property
+    def own_data(self) -> Dataset[Any] | Tensor | None:
+        return None if isinstance(self.data, str) else self.data
 
     @property
     def net(self) -> nn.Module | None:
@@ -125,7 +127,7 @@ def _start(inputs: _Inputs, settings: dict[str, Any]) -> Run:
     if is_first_process():
         run.refuse_existing()
         check_loggers(config, run)
-    data = prepare_data(inputs.data, config)
+    data = _prepared(inputs, config)
     Session(resolve(config, data), run, data, inputs.net, inputs.hidden_layer).train()
     return _finished(run, data, inputs)
 
@@ -163,7 +165,7 @@ def _resume(inputs: _Inputs, run: RunDirectory, settings: dict[str, Any]) -> Run
         raise UserError(
             f"--resume continues a run as it was: only {allowed} may stand beside it, not {flag(refused[0])}"
         )
-    if isinstance(inputs.data, str):
+    if inputs.own_data is None:
         check_named(stored["data"])
     # The checkpoint holds the weights: those that the run started from are not read again.
     # How many processes go on is for whoever starts them now.
@@ -177,10 +179,14 @@ def _resume(inputs: _Inputs, run: RunDirectory, settings: dict[str, Any]) -> Run
     state = checkpoint.load(run.last_checkpoint)
     if is_first_process():
         check_loggers(config, run)
-    data = prepare_data(config.data if isinstance(inputs.data, str) else inputs.data, config)
+    data = _prepared(inputs, config)
     checkpoint.check_data(state, data)
     Session(config, run, data, inputs.net, inputs.hidden_layer, state).train()
     return _finished(run, data, inputs)
+
+
+def _prepared(inputs: _Inputs, config: PretrainConfig) -> PreparedData:
+    return prepare_data(config.data if inputs.own_data is None else inputs.own_data, config)
 
 
 def _finished(run: RunDirectory, data: PreparedData, inputs: _Inputs) -> Run:
