@@ -100,7 +100,6 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["pretrain", "--method", "pixpro", "--propagation-layers", "3"], ["it must be 0, 1 or 2"]),
         (["pretrain", "--method", "pixpro", "--preset", "glyph"], ["preset 'glyph' has no crop", "small"]),
         (["pretrain", "--tau", "2"], ["tau is 2.0", "between 0 and 1"]),
-        (["pretrain", "--method", "simsiam", "--tau", "0.9"], ["tau means nothing with method simsiam"]),
         (["pretrain", "--crop-scale", "0.5"], ["crop_scale means nothing with preset 'glyph'", "no crop"]),
         (["pretrain", "--log-every", "0"], ["log_every is 0", "20st"]),
         (["pretrain", "--warmup-start", "2"], ["warmup_start is 2.0", "between 0 and 1"]),

@@ -43,8 +43,8 @@ Beside the settings:
 """
 
 _MEMORY_FULL = (
-    "the GPU's memory is full: --precision bf16 takes less, and of finetune a smaller --finetune-batch-size; "
-    "--device cpu takes none"
+    "the GPU's memory is full: --precision bf16 takes less, and when fine-tuning a smaller "
+    "--finetune-batch-size; --device cpu needs none"
 )
 
 

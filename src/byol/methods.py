@@ -16,7 +16,6 @@ _MEANT_FOR: dict[str, tuple[Method, ...]] = {
     "pixel_temperature": ("pixcontrast",),
     "gather_projections": ("byol", "simsiam"),
     "target_statistics": ("byol",),
-    "tau": ("byol", *PIXEL_METHODS),
 }
 """Settings that mean nothing beside other methods."""
 

@@ -16,7 +16,7 @@ ORDER, VIEWS, CROPS, NETWORK, CELLS, DROPOUT = range(6)
 def derived_seed(*key: int) -> int:
     """Return 32 well-mixed bits from whole numbers >= 0 (numpy's SeedSequence).
 
-    Zeros at the end of a key do not count: (1, 0) gives what (1,) gives.
+    Zeros at the end do not count, of keys of four numbers or fewer: (1, 0) gives what (1,) gives.
     """
     return int(np.random.SeedSequence(key).generate_state(1)[0])
 

@@ -226,6 +226,7 @@ def test_images_of_any_kind_suit_a_network_of_any_precision(
     learner = make_learner(make_net().to(precision))
     images = torch.randint(0, 2, (4, 3, 8, 8)).to(kind)
     assert learner(images).dtype == precision
+    assert learner.compare_in_turn(*learner.draw_views(images)).loss.dtype == precision
     projection, embedding = learner(images, return_embedding=True)
     assert projection.dtype == embedding.dtype == precision
     shares = images.to(precision) / 255 if kind == torch.uint8 else images.to(precision)
@@ -238,6 +239,19 @@ def test_images_to_embed_are_in_range(make_learner: MakeLearner, monkeypatch: py
     monkeypatch.setattr("byol.augment.views._range_checked", False)
     with pytest.warns(UserWarning, match="divide by 255"):
         make_learner()(torch.full((2, 3, 8, 8), 255.0), get_embedding=True)
+
+
+def test_values_are_not_read_where_there_are_none_or_gradients(
+    make_learner: MakeLearner, make_net: MakeNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("byol.augment.views._range_checked", False)
+    empty = make_learner(make_net().to("meta"))(torch.rand(2, 3, 8, 8, device="meta"), get_embedding=True)
+    assert empty.is_meta
+    images = torch.rand(2, 3, 8, 8, requires_grad=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_learner()(images, get_embedding=True).sum().backward()
+    assert images.grad is not None
 
 
 def test_a_network_left_in_eval_mode_is_told_of_once(
@@ -261,7 +275,8 @@ def test_statistics_of_single_processes_are_told_of(
     wanted: bool | None, make_learner: MakeLearner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the network came to its GPU, or the process to the others, after the learner was made."""
-    learner = make_learner(sync_batchnorm=wanted)
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())  # no norms but the heads'
+    learner = make_learner(net, hidden_layer=None, sync_batchnorm=wanted)
     monkeypatch.setattr("byol.core.base_learner.several_processes", lambda: True)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

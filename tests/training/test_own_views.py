@@ -129,7 +129,7 @@ def test_a_flag_replaces_them_and_may_hold_them(tiny: dict[str, Any], tmp_path: 
     [
         ("preset: {flp: 0.5}", "unknown setting 'flp' in preset. Did you mean 'flip'?"),
         ("preset: {first: {blur: 1.5}}", "preset.first: blur is 1.5, it must lie between 0 and 1"),
-        ("preset: smal", "official, pixpro, small, glyph; or names and values. Did you mean 'small'?"),
+        ("preset: smal", "simsiam-small, pixpro, small, glyph; or names and values. Did you mean 'small'?"),
         ("preset: [0.5, 0.5]", "it must be a name, two ViewSpecs, or names and values"),
         ("preset: {flip: 0.5}", "one of the views has no crop: it takes square images of one size"),
     ],

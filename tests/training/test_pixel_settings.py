@@ -14,7 +14,7 @@ from byol.data.dataset_images import DatasetImages
 from byol.data.images import TensorImages
 from byol.errors import UserError
 from byol.rundir import RunDirectory
-from byol.training.preparation import PreparedData, lengths, resolve
+from byol.training.preparation import PreparedData, resolve
 from tests.training.conftest import Recorded
 
 METHODS = ("pixpro", "pixcontrast")
@@ -41,9 +41,9 @@ def test_defaults_are_the_published_ones(method: Any, optimizer: Any, expected: 
         found = resolve(config, data_of("somewhere", None))
         assert (found.optimizer, found.base_lr, found.weight_decay) == expected
         assert found.tau == 0.99 and found.instance_weight == 0
-        assert lengths(found, 7).warmup == 5 * 7
+        assert found.warmup == f"{5 * 2}st"  # two steps of 256 images an epoch
     short = resolve(PretrainConfig(method=method, epochs="8"), data_of("somewhere", None))
-    assert lengths(short, 7).warmup == 8 * 7 // 4
+    assert short.warmup == f"{8 * 2 // 4}st"
 
 
 def test_given_values_stay() -> None:
@@ -55,9 +55,9 @@ def test_given_values_stay() -> None:
 def test_other_methods_are_as_before() -> None:
     byol = resolve(PretrainConfig(), data_of("digits", 8))
     assert (byol.preset, byol.base_lr, byol.weight_decay, byol.tau) == ("glyph", 0.45, 1e-6, 0.99)
-    assert byol.instance_weight == 0 and lengths(byol, 7).warmup == 70
+    assert byol.instance_weight == 0 and byol.warmup == "20st"
     simsiam = resolve(PretrainConfig(method="simsiam"), data_of("somewhere", None))
-    assert (simsiam.preset, simsiam.optimizer, lengths(simsiam, 7).warmup) == ("imagenet", "sgd", 0)
+    assert (simsiam.preset, simsiam.optimizer, simsiam.warmup) == ("simsiam", "sgd", "0st")
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -94,6 +94,7 @@ def test_defaults_that_follow_from_others_are_resolved(
     found = resolve(config, prepare_data(images, config))
     assert [found.projection_size, found.projection_hidden_size] == widths
     assert (found.warmup, found.tau) == (("40st", 0.97) if method == "byol" else ("0st", None))
+    assert resolve(replace(found, tau=0.9), prepare_data(images, config)).tau == (0.9 if found.tau else None)
     assert lengths(found, 4).warmup == (40 if method == "byol" else 0)
     assert lengths(replace(found, warmup=None), 4) == lengths(found, 4), "runs of earlier versions go on"
     settings = {name: value for name, value in tiny.items() if not name.startswith("projection")}

@@ -166,9 +166,10 @@ def warn_once_if_out_of_range(images: Tensor) -> None:
     Only the first batch on a GPU is looked at: reading its range makes the host wait.
     """
     global _range_checked
-    if _range_checked or images.dtype == torch.uint8 or images.numel() == 0 or torch.compiler.is_compiling():
+    unknown = images.dtype == torch.uint8 or images.numel() == 0 or images.is_meta
+    if _range_checked or unknown or torch.compiler.is_compiling():
         return
-    low, high = map(float, images.aminmax())
+    low, high = map(float, images.detach().aminmax())
     _range_checked = low < 0 or high > 1 or images.device.type != "cpu"
     if low < 0 or high > 1:
         warnings.warn(

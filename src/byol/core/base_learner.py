@@ -83,7 +83,7 @@ class Learner(nn.Module):
             )
 
     def _look_at_norms_once(self, batch: Tensor) -> None:
-        """At the first training step of a loop, warn of batch norms that silently do what is seldom meant."""
+        """At the first training step, warn of batch norms that silently do what is seldom meant."""
         if self._has_trained or not self.training or torch.compiler.is_compiling():
             return
         self._has_trained = True
@@ -92,17 +92,19 @@ class Learner(nn.Module):
             warnings.warn(
                 "all batch norms of the network are in eval mode: call learner.train() before training, "
                 "unless they are to stay as they are",
-                stacklevel=3,
+                stacklevel=2,
             )
-        apart = not any(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
-        if norms and apart and self._synchronizes is None and several_processes() and batch.is_cuda:
+        kinds = {type(module) for module in self.modules() if isinstance(module, _BatchNorm)}
+        apart = kinds and not any(issubclass(kind, nn.SyncBatchNorm) for kind in kinds)
+        if apart and self._synchronizes is None and several_processes() and batch.is_cuda:
             warnings.warn(
                 "batch statistics are those of each process alone: join the processes and put the network on "
                 "its GPU before the learner is made, or say sync_batchnorm=False where that is meant",
-                stacklevel=3,
+                stacklevel=2,
             )
 
     def _check_views(self, view1: Tensor, view2: Tensor) -> None:
+        self._look_at_norms_once(view1)
         if view1.shape != view2.shape:
             raise UserError(
                 f"the views are {list(view1.shape)} and {list(view2.shape)}: both must be [B,C,S,S], of the "

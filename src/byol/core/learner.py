@@ -166,9 +166,8 @@ class BYOL(Learner):
         self._refuse_copies()
         if return_embedding or get_embedding:
             return self._embed(images, return_projection and not get_embedding)
-        self._look_at_norms_once(images)
         if second_view is None:
-            images, second_view = (view.to(self.dtype) for view in self.draw_views(images))
+            images, second_view = self.draw_views(images)
         return self.compare(images, second_view).loss
 
     # Eager under torch.compile: it draws for any batch size, and calls the user's own functions.
@@ -176,12 +175,13 @@ class BYOL(Learner):
     def draw_views(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return two normalised views [B,C,S,S] of images [B,C,H,W], by the preset or `augment_fn`."""
         if self.augment_fn2 is None:
-            return views(images, self.image_size, self.preset)
-        if self.augment_fn is None:
+            first, second = views(images, self.image_size, self.preset)
+        elif self.augment_fn is None:
             first, _ = views(images, self.image_size, self.preset)
+            second = self.augment_fn2(_own_floats(images))
         else:
-            first = self.augment_fn(_own_floats(images))
-        return first, self.augment_fn2(_own_floats(images))
+            first, second = self.augment_fn(_own_floats(images)), self.augment_fn2(_own_floats(images))
+        return first.to(self.dtype), second.to(self.dtype)
 
     def compare(self, view1: Tensor, view2: Tensor) -> StepOutput:
         """Return loss and projections of two normalised views [B,C,S,S].

@@ -172,12 +172,9 @@ class PixelCL(Learner):
         if second_view is None:
             if not isinstance(images, Tensor):
                 raise UserError("one view alone has nothing to be compared with: give both, or the images")
-            view1, view2 = (
-                replace(view, image=view.image.to(self.dtype)) for view in self.draw_views(images)
-            )
+            view1, view2 = self.draw_views(images)
         else:
             view1, view2 = _checked(images), _checked(second_view)
-        self._look_at_norms_once(view1.image)
         output, pairs = self._compare(view1, view2, None)
         return (output.loss, pairs.sum()) if return_positive_pairs else output.loss
 
@@ -185,6 +182,10 @@ class PixelCL(Learner):
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def draw_views(self, images: Tensor) -> tuple[View, View]:
         """Return two views of images [B,C,H,W], by the preset or, after crop and flip, by `augment_fn`."""
+        first, second = (replace(view, image=view.image.to(self.dtype)) for view in self._drawn(images))
+        return first, second
+
+    def _drawn(self, images: Tensor) -> tuple[View, View]:
         if self.augment_fns == (None, None):
             return views(images, self.image_size, self.preset, return_geometry=True)
         specs = tuple(

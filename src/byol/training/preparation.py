@@ -111,8 +111,10 @@ def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
         normalize=config.normalize or ("timm" if config.backbone_weights == TIMM_WEIGHTS else "imagenet"),
         base_lr=defaults.base_lr if config.base_lr is None else config.base_lr,
         weight_decay=defaults.weight_decay if config.weight_decay is None else config.weight_decay,
-        tau=defaults.tau if config.tau is None and config.method != "simsiam" else config.tau,
+        tau=None if config.method == "simsiam" else defaults.tau if config.tau is None else config.tau,
     )
+    if steps_of(config.log_every, "log_every", steps_per_epoch, total_steps) == 0:
+        raise UserError("log_every is 0: give steps (20st); a run without metrics cannot be watched")
     _check_preset(config, data)
     _check_final_rate(config)
     return config
@@ -197,8 +199,7 @@ def lengths(config: PretrainConfig, steps_per_epoch: int) -> Lengths:
     """Turn the durations of settings that are resolved into steps.
 
     Raises:
-        UserError: a duration cannot be read, the warm-up is longer than the run, or metrics would never
-            be written.
+        UserError: a duration cannot be read, or the warm-up is longer than the run.
     """
     total = steps_of(config.epochs, "epochs", steps_per_epoch)
     if total == 0:
@@ -209,14 +210,11 @@ def lengths(config: PretrainConfig, steps_per_epoch: int) -> Lengths:
 
     # Runs that were saved before resolving them left warm-ups open.
     warmup = _default_warmup(config, steps_per_epoch, total) if config.warmup is None else steps("warmup")
-    log = steps("log_every")
-    if log == 0:
-        raise UserError("log_every is 0: give steps (20st); a run without metrics cannot be watched")
     if warmup >= total:
         raise UserError(
             f"the warm-up ({warmup} steps) is as long as the run ({total} steps): shorten --warmup"
         )
-    log = max(1, min(log, total // 3))  # a short run is seen to move, too
+    log = max(1, min(steps("log_every"), total // 3))  # a short run is seen to move, too
     names = ("knn_every", "checkpoint_every", "backbone_every")
     return Lengths(total, warmup, log, *map(steps, names))
 

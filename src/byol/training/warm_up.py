@@ -22,9 +22,9 @@ def warm_up(trainer: L.Trainer, module: Pretraining, may_run_eagerly: bool = Fal
 
     No weight moves. What a forward pass changes (batch statistics, sums of the watch, random state) is put
     back; gradients are dropped. It is the module itself that runs: what is compiled for a copy serves no
-    other. Where compiling fails (of what it needs some is found by trying only), a warning says so, and the
-    views run as they are, or, where it fails then, too, the whole module; without `may_run_eagerly` the error
-    is raised.
+    other. Where compiling fails (of what it needs some is found by trying only), a warning says so, and it is
+    tried once more with the views as they are, then with nothing compiled; without `may_run_eagerly` the
+    error is raised.
     """
     parts = (module.learner, module.watch)
     before = [deepcopy(part.state_dict()) for part in parts]
@@ -38,7 +38,10 @@ def warm_up(trainer: L.Trainer, module: Pretraining, may_run_eagerly: bool = Fal
 def _run_as_compiled_as_possible(trainer: L.Trainer, module: Pretraining, may_run_eagerly: bool) -> None:
     from torch._dynamo.exc import TorchDynamoException  # takes a second to import
 
-    ways_out = [("the views are", module.make_views.run_eagerly), ("training goes on", module.run_eagerly)]
+    ways_out = [
+        ("trying again with views that are not", module.make_views.run_eagerly),
+        ("training goes on without", module.run_eagerly),
+    ]
     for what, run_eagerly in ways_out if may_run_eagerly else ():
         try:
             _run_once(trainer, module)
@@ -46,7 +49,7 @@ def _run_as_compiled_as_possible(trainer: L.Trainer, module: Pretraining, may_ru
         except TorchDynamoException as error:
             cause = str(getattr(error, "inner_exception", error)).strip().partition("\n")[0]
             if is_first_process():
-                print(f"warning: compiling failed, {what} without: {cause}", file=sys.stderr)
+                print(f"warning: compiling failed, {what}: {cause}", file=sys.stderr)
             run_eagerly()
     _run_once(trainer, module)
 
