@@ -60,13 +60,13 @@ def test_it_learns_chooses_and_leaves_the_backbone_alone(task: DenseTask) -> Non
     before = copy.deepcopy(backbone.state_dict())
     grid = [Setting(1e-6, 1), Setting(0.8, 20)]
     tuning = FineTuning(backbone, task)
-    tuned = finetune_fcn(tuning, grid, lines.append)
+    tuned, settings = finetune_fcn(tuning, grid, lines.append)
     assert all(torch.equal(value, before[name]) for name, value in backbone.state_dict().items())
     assert not backbone.training and len(lines) == 2 and "on validation" in lines[0]
-    assert (tuned.settings["lr"], tuned.settings["epochs"], tuned.settings["batch_size"]) == (0.8, 20, 16)
-    reached = [entry["validation"] for entry in tuned.settings["grid"]]
+    assert (settings["lr"], settings["epochs"], settings["batch_size"]) == (0.8, 20, 16)
+    reached = [entry["validation"] for entry in settings["grid"]]
     assert reached[1] > 0.7 > reached[0]
-    predictions = list(tuning.predictions(tuned.network, task.scored))
+    predictions = list(tuning.predictions(tuned, task.scored))
     assert predictions[0].shape == (24, 32) and predictions[0].dtype == torch.uint8
     iou = mean_iou(pixel_confusion(predictions, masks_of(task.scored), task.classes))
     assert iou == pytest.approx(reached[1], abs=0.15)
@@ -88,10 +88,10 @@ def test_a_fit_is_the_same_every_time_and_draws_nothing_from_outside(task: Dense
 def test_one_that_diverges_is_not_chosen_and_all_of_them_is_an_error(task: DenseTask) -> None:
     few = replace(task, train=Subset(task.train, range(16)))
     lines: list[str] = []
-    tuned = finetune_fcn(FineTuning(network(), few), [Setting(1e30, 2), Setting(0.1, 1)], lines.append)
-    assert tuned.settings["lr"] == 0.1
-    assert tuned.settings["grid"][0]["validation"] is None and "2 epochs, diverged (" in lines[0]
-    assert 0 <= tuned.settings["grid"][1]["validation"] <= 1
+    _, settings = finetune_fcn(FineTuning(network(), few), [Setting(1e30, 2), Setting(0.1, 1)], lines.append)
+    assert settings["lr"] == 0.1
+    assert settings["grid"][0]["validation"] is None and "2 epochs, diverged (" in lines[0]
+    assert 0 <= settings["grid"][1]["validation"] <= 1
     with pytest.raises(UserError, match="diverged: give lower --finetune-rates"):
         finetune_fcn(FineTuning(network(), few), [Setting(1e30, 2)], print)
 

@@ -43,17 +43,17 @@ def same(first: Classifier, second: Classifier) -> bool:
 
 def test_the_setting_that_does_best_on_held_out_images_is_fitted_on_all(watched: Watched) -> None:
     fit, choice, lines = torch.arange(0, 300), torch.arange(300, 400), []
-    found = finetune(watched, fit, choice, (SLOW, QUICK), lines.append)
+    classifier, settings = finetune(watched, fit, choice, (SLOW, QUICK), lines.append)
     together = list(range(400))
     assert watched.fits == [(fit.tolist(), SLOW), (fit.tolist(), QUICK), (together, QUICK)]
-    assert same(found.classifier, watched.fitted(torch.arange(400), QUICK))
+    assert same(classifier, watched.fitted(torch.arange(400), QUICK))
     held = Subset(watched.images, choice)
     assert held.labels is not None
     reached = [
         accuracy(watched.scores(watched.fitted(fit, setting), held), held.labels) for setting in (SLOW, QUICK)
     ]
     assert reached[0] < reached[1]
-    assert found.settings == {
+    assert settings == {
         "lr": 1.0,
         "epochs": 4,
         "batch_size": 25,
@@ -82,21 +82,22 @@ def test_no_label_outside_is_read(backbone: Backbone, digits: Source) -> None:
         supervision = Supervision(backbone, TensorImages(train.images, labels), 10)
         parts = divided(labels, drawn, 0)
         found.append(finetune(supervision, *parts, (SLOW, QUICK), lambda line: None))
-    assert found[0].settings == found[1].settings
-    assert same(found[0].classifier, found[1].classifier)
+    (first, settings), (second, settings_again) = found
+    assert settings == settings_again
+    assert same(first, second)
 
 
 def test_a_grid_of_one_needs_no_comparison(watched: Watched) -> None:
-    found = finetune(watched, torch.arange(40), torch.arange(40, 50), (QUICK,), lambda line: None)
+    _, settings = finetune(watched, torch.arange(40), torch.arange(40, 50), (QUICK,), lambda line: None)
     assert watched.fits == [(list(range(50)), QUICK)]
-    assert found.settings["grid"] == [{"lr": 1.0, "epochs": 4, "held_out": None}]
+    assert settings["grid"] == [{"lr": 1.0, "epochs": 4, "held_out": None}]
 
 
 def test_the_largest_where_nothing_is_held_out(watched: Watched) -> None:
     grid = (Setting(0.1, 1), Setting(0.2, 2), Setting(0.2, 1))
-    found = finetune(watched, torch.arange(20), torch.arange(0), grid, lambda line: None)
+    _, settings = finetune(watched, torch.arange(20), torch.arange(0), grid, lambda line: None)
     assert watched.fits == [(list(range(20)), Setting(0.2, 2))]
-    assert (found.settings["lr"], found.settings["epochs"]) == (0.2, 2)
+    assert (settings["lr"], settings["epochs"]) == (0.2, 2)
 
 
 def test_what_cannot_be_fitted(watched: Watched) -> None:
@@ -105,9 +106,9 @@ def test_what_cannot_be_fitted(watched: Watched) -> None:
     wild = Setting(1e38, 4)
     with pytest.raises(UserError, match=r"diverged with a rate of 1e\+38: give lower --finetune-rates"):
         finetune(watched, torch.arange(40), torch.arange(0), (wild,), lambda line: None)
-    fitted = finetune(watched, torch.arange(40), torch.arange(40, 60), (wild, QUICK), lambda line: None)
-    assert fitted.settings["lr"] == 1.0
-    assert fitted.settings["grid"][0]["held_out"] == 0.0
+    _, settings = finetune(watched, torch.arange(40), torch.arange(40, 60), (wild, QUICK), lambda line: None)
+    assert settings["lr"] == 1.0
+    assert settings["grid"][0]["held_out"] == 0.0
 
 
 def test_among_equals_the_smaller_loss_then_the_first() -> None:

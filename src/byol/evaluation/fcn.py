@@ -120,16 +120,9 @@ class FineTuning:
         return CropSettings((side, side), inputs.normalization, classes.void, squeezed=True)
 
 
-@dataclass(frozen=True)
-class FineTuned:
-    """A network after its last epoch, chosen among others."""
-
-    network: SegmentationNetwork
-    settings: dict[str, Any]
-    """What it was fitted with, for results.json."""
-
-
-def finetune_fcn(tuning: FineTuning, grid: Sequence[Setting], report: Callable[[str], None]) -> FineTuned:
+def finetune_fcn(
+    tuning: FineTuning, grid: Sequence[Setting], report: Callable[[str], None]
+) -> tuple[SegmentationNetwork, dict[str, Any]]:
     """Fit every setting of a grid; keep the network with the best mean IoU on `task.choice`.
 
     It is not fitted again with those images: CamVid's results are of networks that saw train alone.
@@ -138,6 +131,9 @@ def finetune_fcn(tuning: FineTuning, grid: Sequence[Setting], report: Callable[[
         tuning: network and masks.
         grid: the settings; a single one is not compared.
         report: gets a line after each fit.
+
+    Returns:
+        The network chosen, after its last epoch, and what it was fitted with, for results.json.
 
     Raises:
         UserError: the backbone's weights are not finite; all fits diverged.
@@ -160,7 +156,7 @@ def finetune_fcn(tuning: FineTuning, grid: Sequence[Setting], report: Callable[[
             best, chosen, highest = network, setting, score
     if best is None:
         raise UserError("fine-tuning diverged: give lower --finetune-rates")
-    return FineTuned(best, _settings(tuning.task, chosen, reached))
+    return best, _settings(tuning.task, chosen, reached)
 
 
 def _choice_iou(tuning: FineTuning, network: SegmentationNetwork) -> float | None:

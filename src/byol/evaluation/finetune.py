@@ -34,15 +34,6 @@ Report = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class FineTuned:
-    """A network after its last epoch."""
-
-    classifier: Classifier
-    settings: dict[str, Any]
-    """What it was fitted with, for results.json."""
-
-
-@dataclass(frozen=True)
 class Trial:
     """What a setting reached on held-out images."""
 
@@ -60,7 +51,7 @@ def finetune(
     grid: Sequence[Setting],
     report: Report,
     metric: Metric = accuracy,
-) -> FineTuned:
+) -> tuple[Classifier, dict[str, Any]]:
     """Choose a setting on the images at `choice`, then fit those at `fit` and `choice` together.
 
     No other label is read. All fits start from the same weights and end with their last epoch. Where
@@ -74,6 +65,9 @@ def finetune(
         grid: the settings; a single one is taken without a comparison.
         report: gets a line after each fit.
         metric: by which settings are compared.
+
+    Returns:
+        The network after its last epoch, and what it was fitted with, for results.json.
 
     Raises:
         UserError: there are fewer than two images, or the last fit diverged.
@@ -95,7 +89,7 @@ def finetune(
             f"fine-tuning diverged with a rate of {chosen.lr:g}: give lower --finetune-rates "
             "(or the weights were broken before)"
         )
-    return FineTuned(classifier, _settings(supervision, chosen, len(everything), grid, trials))
+    return classifier, _settings(supervision, chosen, len(everything), grid, trials)
 
 
 def divided(labels: Tensor, drawn: Tensor, seed: int) -> tuple[Tensor, Tensor]:

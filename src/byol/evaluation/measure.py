@@ -230,9 +230,8 @@ def _finetuned(bench: _Bench, drawn: Tensor | None) -> Outcome:
     )
     parts = (task.fit, task.choice) if drawn is None else divided(task.labels, drawn, request.seed)
     report = partial(_report, bench.representation.name)
-    tuned = finetune(supervision, *parts, request.grid, report, METRICS[request.metric])
-    scores = supervision.scores(tuned.classifier, task.scored)
-    return Outcome(scores, tuned.settings, tuned.classifier)
+    classifier, settings = finetune(supervision, *parts, request.grid, report, METRICS[request.metric])
+    return Outcome(supervision.scores(classifier, task.scored), settings, classifier)
 
 
 def _report(features: str, line: str) -> None:

@@ -1,7 +1,5 @@
 """kNN between the cells of feature maps: how much a map tells of what lies where, with nothing fitted."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -18,16 +16,6 @@ from byol.types import ImageSet
 
 LARGEST_BANK = 50_000
 LARGEST_QUERIES = 20_000
-
-
-@dataclass(frozen=True)
-class Cells:
-    """Cells of maps that have a class."""
-
-    vectors: Tensor
-    """[N,D]"""
-    classes: Tensor
-    """[N] int64."""
 
 
 def patch_knn(
@@ -61,14 +49,12 @@ def patch_knn(
     Returns:
         The confusion matrix [K,K] of cells, and what it was done with, for results.json.
     """
-    known = labelled_cells(backbone, train, classes, bank, seed, device, num_workers)
-    asked = labelled_cells(backbone, scored, classes, queries, seed, device, num_workers)
-    k, num_classes = min(default_neighbours(len(known.classes)), len(known.classes)), len(classes.names)
-    scores = knn_scores(
-        known.vectors.to(device), known.classes, asked.vectors.to(device), k, TEMPERATURE, num_classes
-    )
-    confusion = pixel_confusion([predicted(scores)[:, 0]], [asked.classes], classes)
-    counts = {"bank": len(known.classes), "queries": len(asked.classes)}
+    known, labels = labelled_cells(backbone, train, classes, bank, seed, device, num_workers)
+    asked, truth = labelled_cells(backbone, scored, classes, queries, seed, device, num_workers)
+    k, num_classes = min(default_neighbours(len(known)), len(known)), len(classes.names)
+    scores = knn_scores(known.to(device), labels, asked.to(device), k, TEMPERATURE, num_classes)
+    confusion = pixel_confusion([predicted(scores)[:, 0]], [truth], classes)
+    counts = {"bank": len(known), "queries": len(asked)}
     return confusion, {"k": k, "temperature": TEMPERATURE, **counts}
 
 
@@ -80,8 +66,11 @@ def labelled_cells(
     seed: int = 0,
     device: torch.device | str = "cpu",
     num_workers: int = 0,
-) -> Cells:
+) -> tuple[Tensor, Tensor]:
     """Return cells that have a class: random ones, at most `limit` / images of each image (but one).
+
+    Returns:
+        Their vectors [N,D], and their classes [N] int64.
 
     Raises:
         UserError: an image or a mask cannot be read, or all pixels are void.
@@ -97,10 +86,9 @@ def labelled_cells(
             chosen = order[cells[order] >= 0][:share]
             vectors.append(features.flatten(1).T[chosen])  # [n,D]
             labels.append(cells[chosen])
-    found = Cells(torch.cat(vectors), torch.cat(labels))
-    if len(found.classes) == 0:
+    if not any(map(len, labels)):
         raise UserError(f"the masks hold nothing but void ({classes.void})")
-    return found
+    return torch.cat(vectors), torch.cat(labels)
 
 
 def cell_classes(mask: Tensor, grid: tuple[int, int], classes: PixelClasses) -> Tensor:

@@ -164,8 +164,8 @@ def _predictions(bench: DenseBench, heads: PixelHeads, images: ImageSet) -> Iter
 def _fcn(bench: DenseBench) -> _Outcome:
     task, request, machine = bench.task, bench.request, bench.machine
     tuning = FineTuning(bench.backbone, task, request.seed, machine.device, machine.num_workers)
-    tuned = finetune_fcn(tuning, request.grid, partial(_report, bench.representation.name))
-    return _pixels(bench, {"head": "fcn", **tuned.settings}, tuning.predictions(tuned.network, task.scored))
+    network, settings = finetune_fcn(tuning, request.grid, partial(_report, bench.representation.name))
+    return _pixels(bench, {"head": "fcn", **settings}, tuning.predictions(network, task.scored))
 
 
 def _pixels(bench: DenseBench, settings: dict[str, Any], predictions: Iterator[Tensor]) -> _Outcome:
