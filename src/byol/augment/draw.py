@@ -7,7 +7,7 @@ synchronisation; `byol.augment.apply` is a plain function of images and these pa
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -21,7 +21,7 @@ _HUE = 0  # Hue's column in the drawn order; the blends' columns are their kinds
 
 
 class _Parameters:
-    """Tensors with one row an image, moved and sliced together."""
+    """Tensors with one row an image, and groups of such, moved and sliced together."""
 
     def to(self, device: torch.device) -> Self:
         """Move to a device; `byol.augment.transfer` does so without waiting for it."""
@@ -32,12 +32,19 @@ class _Parameters:
 
     def tensors(self) -> list[Tensor]:
         """Return all tensors, in the order in which `map` takes them."""
-        return [value for value in vars(self).values() if isinstance(value, Tensor)]
+        values = vars(self).values()
+        groups = (value.tensors() if isinstance(value, _Parameters) else [value] for value in values)
+        return [value for group in groups for value in group if isinstance(value, Tensor)]
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """Return the same parameters with another tensor in the place of each."""
-        values = vars(self).items()
-        return type(self)(**{name: function(v) if isinstance(v, Tensor) else v for name, v in values})
+
+        def mapped(value: Any) -> Any:
+            if isinstance(value, _Parameters):
+                return value.map(function)
+            return function(value) if isinstance(value, Tensor) else value
+
+        return type(self)(**{name: mapped(value) for name, value in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -89,26 +96,11 @@ class PhotometricDraw(_Parameters):
 
 
 @dataclass(frozen=True)
-class Draw:
+class Draw(_Parameters):
     """All random parameters of one view of a batch."""
 
     geometric: GeometricDraw
     photometric: PhotometricDraw
-
-    def to(self, device: torch.device) -> "Draw":
-        """Move to a device, as `PhotometricDraw.to`."""
-        return Draw(self.geometric.to(device), self.photometric.to(device))
-
-    def __getitem__(self, rows: slice | Tensor) -> "Draw":
-        return Draw(self.geometric[rows], self.photometric[rows])
-
-    def tensors(self) -> list[Tensor]:
-        """Return all tensors, in the order in which `map` takes them."""
-        return [*self.geometric.tensors(), *self.photometric.tensors()]
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> "Draw":
-        """Return the same parameters with another tensor in the place of each."""
-        return Draw(self.geometric.map(function), self.photometric.map(function))
 
 
 AnyDraw = TypeVar("AnyDraw", Draw, PhotometricDraw)
