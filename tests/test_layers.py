@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parents[1] / "src"
 FILES = sorted(SOURCE.glob("byol/**/*.py"))
 LAYERS = [
     {
-        *("config", "types", "geometry", "errors", "duration", "randomness", "rundir", "settings"),
+        *("config", "types", "errors", "duration", "randomness", "rundir", "settings"),
         *("allocation", "methods", "recipe_files", "tracking"),
     },
     {"augment", "optim"},
@@ -18,14 +18,14 @@ LAYERS = [
     {"weights"},
     {"bundle"},
     {"evaluation"},
-    {"training", "exporting"},
+    {"training"},
     {"reporting"},
     {"cli", "__init__", "__main__"},
 ]
 LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 TOP = len(LAYERS) - 1
 HOMES = {
-    "lightning": ("byol.training", "byol.evaluation.supervised"),
+    "lightning": ("byol.training",),
     "timm": ("byol.core.named_backbone", "byol.core.processes"),
     "sklearn": ("byol.data.digits", "byol.evaluation", "byol.reporting.demo_picture"),  # the last: t-SNE
     "matplotlib": ("byol.reporting", "byol.evaluation.pictures", "byol.evaluation.segmentation_picture"),

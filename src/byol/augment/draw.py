@@ -13,7 +13,6 @@ import torch
 from torch import Generator, Tensor
 
 from byol.augment.presets import Affine, Crop, Intensity, Jitter, Semantics, ViewSpec
-from byol.geometry import normalized_boxes
 
 NONE, BRIGHTNESS, CONTRAST, SATURATION = 0, 1, 2, 3
 """Kinds of blend in `PhotometricDraw.blend_kind`. Hue is the fourth operation of the jitter."""
@@ -63,10 +62,14 @@ class GeometricDraw(_Parameters):
         """Return the part of `height` x `width` images that the view shows, as `View.box`."""
         if self.affine is not None:
             return None
-        if self.box is not None:
-            return normalized_boxes(self.box, height, width)
-        corner = self.flip.new_zeros(len(self.flip), 2, dtype=torch.float32)
-        return torch.cat([corner, corner + 1], dim=1)  # [B,4] the whole image
+        if self.box is None:
+            corner = self.flip.new_zeros(len(self.flip), 2, dtype=torch.float32)
+            return torch.cat([corner, corner + 1], dim=1)  # [B,4] the whole image
+        top, left, box_height, box_width = self.box.float().unbind(-1)
+        # By plain numbers: a GPU's host would wait for a tensor of them to arrive there.
+        x0, x1 = left / width, (left + box_width) / width
+        y0, y1 = top / height, (top + box_height) / height
+        return torch.stack([x0, y0, x1, y1], dim=-1)  # [B,4]
 
 
 @dataclass(frozen=True)
