@@ -27,7 +27,7 @@ TOP = len(LAYERS) - 1
 HOMES = {
     "lightning": ("byol.training",),
     "timm": ("byol.core.named_backbone", "byol.core.processes"),
-    "sklearn": ("byol.data.digits", "byol.evaluation", "byol.reporting.demo_picture"),  # the last: t-SNE
+    "sklearn": ("byol.data.digits", "byol.reporting.demo_picture"),  # the last: t-SNE
     "matplotlib": ("byol.reporting", "byol.evaluation.pictures", "byol.evaluation.segmentation_picture"),
     "torchmetrics": ("byol.evaluation.pixel_metrics",),
     "mlflow": ("byol.tracking",),
