@@ -26,7 +26,7 @@ LAYER = {part: number for number, parts in enumerate(LAYERS) for part in parts}
 TOP = len(LAYERS) - 1
 HOMES = {
     "lightning": ("byol.training",),
-    "timm": ("byol.core.named_backbone", "byol.core.processes"),
+    "timm": ("byol.core.group_normalization", "byol.core.named_backbone", "byol.core.processes"),
     "sklearn": ("byol.data.digits", "byol.reporting.demo_picture"),  # the last: t-SNE
     "matplotlib": ("byol.reporting", "byol.evaluation.pictures", "byol.evaluation.segmentation_picture"),
     "torchmetrics": ("byol.evaluation.pixel_metrics",),

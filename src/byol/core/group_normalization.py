@@ -59,26 +59,17 @@ def layers_before_batch_norms(net: nn.Module, run: Callable[[], Any]) -> list[nn
     return found
 
 
-class _ActivatedGroupNorm(nn.GroupNorm):
-    """In place of a batch norm that has an activation of its own, as timm's do."""
-
-    drop: Any
-    act: Any
-
-    def forward(self, input: Tensor) -> Tensor:
-        activated: Tensor = self.act(self.drop(super().forward(input)))
-        return activated
-
-
 def _group_norm(norm: _BatchNorm) -> nn.GroupNorm:
     """Return a group norm with a batch norm's parameters, mode and, where it has one, activation."""
-    activated = hasattr(norm, "act")
-    kind = _ActivatedGroupNorm if activated else nn.GroupNorm
-    group_norm = kind(_groups(norm), norm.num_features, norm.eps, affine=False)
+    if hasattr(norm, "act"):  # as timm's do
+        from timm.layers import GroupNormAct
+
+        group_norm: nn.GroupNorm = GroupNormAct(norm.num_features, _groups(norm), norm.eps, affine=False)
+        group_norm.drop, group_norm.act = norm.drop, norm.act
+    else:
+        group_norm = nn.GroupNorm(_groups(norm), norm.num_features, norm.eps, affine=False)
     group_norm.affine = norm.affine
     group_norm.weight, group_norm.bias = norm.weight, norm.bias
-    if isinstance(group_norm, _ActivatedGroupNorm):
-        group_norm.drop, group_norm.act = norm.drop, norm.act
     return group_norm.train(norm.training)
 
 
