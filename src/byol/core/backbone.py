@@ -239,21 +239,30 @@ class Backbone(nn.Module):
 
 
 @contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module in eval mode, and give every sub-module its own mode back afterwards."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+@contextmanager
 def _undisturbed(net: nn.Module) -> Iterator[None]:
     """Put a network in eval mode with gradients for all parameters; then give it its own settings back.
 
     Parameters that are frozen now may be thawed later: whether they are reached is found out for them, too.
     """
-    modes = {module: module.training for module in net.modules()}
     frozen = [p for p in _floating_parameters(net).values() if not p.requires_grad]
     for parameter in frozen:
         parameter.requires_grad_(True)
-    net.eval()
     try:
-        yield
+        with evaluating(net):
+            yield
     finally:
-        for module, mode in modes.items():
-            module.training = mode
         for parameter in frozen:
             parameter.requires_grad_(False)
 

@@ -12,10 +12,10 @@ from byol.augment.evaluation import Preprocess
 from byol.augment.presets import Crop, ViewSpec
 from byol.augment.transfer import sent, sent_numbers
 from byol.augment.views import normalized
+from byol.core.backbone import evaluating
 from byol.data.crops import cut_out
 from byol.data.images import Subset, resident
 from byol.evaluation.batches import decoded_batches
-from byol.evaluation.features import evaluating
 from byol.evaluation.linear import Batches, Training, full_batches
 from byol.randomness import CROPS, VIEWS, derived_generator
 from byol.types import ImageSet, Picture

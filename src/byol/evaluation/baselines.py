@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from byol.augment.evaluation import Preprocess
-from byol.core.backbone import Backbone
+from byol.core.backbone import Backbone, evaluating
 from byol.errors import UserError
 from byol.evaluation.batches import preprocessed_batches
-from byol.evaluation.features import evaluating, pixel_preprocess, pixels
+from byol.evaluation.features import pixel_preprocess, pixels
 from byol.randomness import derived_generator
 from byol.types import ImageSet
 from byol.weights import load_exactly, read_weights

@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from byol.augment.views import normalized
-from byol.core.backbone import Backbone
+from byol.core.backbone import Backbone, evaluating
 from byol.data.images import resident
 from byol.evaluation.batches import decoded_batches
-from byol.evaluation.features import evaluating
 from byol.types import ImageSet, Picture
 
 LARGEST_SIDE = 1024

@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from byol.core.backbone import Backbone
+from byol.core.backbone import Backbone, evaluating
 from byol.errors import UserError
 from byol.evaluation.dense_features import WholeImages, pixel_classes, whole_batches
 from byol.evaluation.dense_task import DenseTask, masks_of
-from byol.evaluation.features import evaluating
 from byol.evaluation.pixel_metrics import mean_iou, pixel_confusion
 from byol.evaluation.scaled_crops import CropSettings, ScaledCrops
 from byol.evaluation.supervised import (

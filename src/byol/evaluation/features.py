@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from byol.allocation import memory_kept
 from byol.augment.evaluation import Preprocess
+from byol.core.backbone import evaluating
 from byol.data.folder import NAMES_ENCODED, file_stamps
 from byol.data.images import resident, rows_in_memory
 from byol.evaluation.batches import preprocessed_batches
@@ -24,18 +25,6 @@ _VECTORS = "byol features 2"
 _IMAGES = "byol features 1"
 """Part of every `image_digest`: saved networks hold some, so it stays."""
 _SAMPLED_IMAGES = 256
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put a module in eval mode, and give every sub-module its own mode back afterwards."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, mode in modes.items():
-            part.training = mode
 
 
 @memory_kept()
