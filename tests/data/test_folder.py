@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from byol.data.folder import open_folder
+from byol.data.source import open_source
 from byol.errors import UserError
 
 
@@ -61,7 +62,7 @@ def test_images_that_nobody_sorted_are_pretrained_on_too(folder):
     assert list(source.train.keys) == ["train/a/1.png", "train/b/1.png"]
     assert len(source.pretraining) == 4
     (root / "unlabeled" / "1.png").write_bytes(b"broken")
-    left = open_folder(root, on_error="skip")
+    left = open_source(root, on_error="skip")
     assert list(left.unlabeled.keys) == ["unlabeled/x/2.png"] and left.skipped == ("unlabeled/1.png",)
 
 
@@ -196,7 +197,7 @@ def test_unreadable_images_stop_or_are_skipped(folder):
     assert stopping.skipped == ()
     with pytest.raises(UserError, match=r"cannot read image 'train/a/2\.png': .* --on-error skip"):
         stopping.train[1]
-    skipping = open_folder(root, on_error="skip")
+    skipping = open_source(root, on_error="skip")
     assert skipping.skipped == ("train/a/2.png",)
     assert list(skipping.train.keys) == ["train/a/1.png", "train/b/1.png"]
     assert skipping.train.labels.tolist() == [0, 1]

@@ -15,6 +15,7 @@ from PIL import Image as PILImage
 
 from byol.data.hf import open_hf
 from byol.data.images import resident
+from byol.data.source import open_source
 from byol.errors import UserError
 
 CIFAR10 = Path(__file__).parents[2] / ".." / "shared" / "data" / "cifar10"
@@ -171,7 +172,7 @@ def test_unreadable_rows_stop_or_are_skipped(tmp_path, opened):
     for empty in (2, 3):
         with pytest.raises(UserError, match=rf"cannot read image 'train/{empty}': the row is empty"):
             source.train[empty]
-    skipping = opened(tmp_path, on_error="skip")
+    skipping = open_source(f"hf:{tmp_path}", data_dir=str(tmp_path / "downloads"), on_error="skip")
     assert skipping.skipped == ("train/1", "train/2", "train/3")
     check(skipping.train, [0])
 

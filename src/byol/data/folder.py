@@ -10,7 +10,7 @@ from torch import Tensor
 
 from byol.data.decode import EncodedPicture, check_channels, unreadable
 from byol.data.images import Subset
-from byol.data.opened import Source, without_unreadable
+from byol.data.opened import Source
 from byol.errors import UserError, listed
 from byol.types import ImageSet, Masks
 
@@ -71,7 +71,7 @@ def file_stamps(image_set: ImageSet, rows: Tensor) -> list[str]:
     return [image_set.stamp(row) for row in rows.tolist()]
 
 
-def open_folder(path: str | Path, channels: int = 3, on_error: str = "stop") -> Source:
+def open_folder(path: str | Path, channels: int = 3) -> Source:
     """Open a folder of images (jpg jpeg png webp bmp tif tiff, any case; hidden files are ignored).
 
     1. PATH/train/ exists: it is the train split, PATH/test/ (if any) the test split, PATH/unlabeled/ (if
@@ -86,7 +86,7 @@ def open_folder(path: str | Path, channels: int = 3, on_error: str = "stop") -> 
 
     Raises:
         UserError: PATH is missing, is a file or holds no images, or train and test differ in classes.
-        UnreadableImage: on reading, with `on_error="stop"`; "skip" leaves such train images out.
+        UnreadableImage: on reading.
     """
     check_channels(channels)
     root = _existing(Path(path).expanduser())
@@ -97,8 +97,7 @@ def open_folder(path: str | Path, channels: int = 3, on_error: str = "stop") -> 
         kinds = " ".join(suffix[1:] for suffix in SUFFIXES)
         but = f", but {unread_kinds(passed_over)}" if passed_over else ""
         raise UserError(f"folder '{path}' holds no images ({kinds}), nor do those in it{but}")
-    source = replace(_source(root, keys, channels), passed_over=passed_over)
-    return without_unreadable(source) if on_error == "skip" else source
+    return replace(_source(root, keys, channels), passed_over=passed_over)
 
 
 def unread_kinds(files: Sequence[str]) -> str:

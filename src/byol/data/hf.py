@@ -12,7 +12,7 @@ from byol.data.columns import find_columns, find_mask_column, read_labels
 from byol.data.decode import EncodedPicture, check_channels, exif_orientation, unreadable
 from byol.data.labels import checked_names
 from byol.data.masks import EncodedMasks
-from byol.data.opened import Source, without_unreadable
+from byol.data.opened import Source
 from byol.errors import UserError
 from byol.types import Masks
 
@@ -77,7 +77,7 @@ class EncodedImages:
         return Path(encoded["path"]) if source is None else source
 
 
-def open_hf(name: str, channels: int = 3, data_dir: str = "./datasets", on_error: str = "stop") -> Source:
+def open_hf(name: str, channels: int = 3, data_dir: str = "./datasets") -> Source:
     """Open a Hub dataset, a local folder (Parquet, Arrow, `save_to_disk`, images) or one Parquet file.
 
     The splits train, test and unlabeled are read, and of data with masks validation; any other is left
@@ -88,14 +88,14 @@ def open_hf(name: str, channels: int = 3, data_dir: str = "./datasets", on_error
 
     Raises:
         UserError: nothing readable is there, there is no train split, or the columns are not clear.
-        UnreadableImage: on reading, with `on_error="stop"`; "skip" leaves such train images out.
+        UnreadableImage: on reading.
     """
     check_channels(channels)
     splits = _load(name, Path(data_dir).expanduser() / "huggingface")
     if not len(splits.get("train", ())):
         raise UserError(f"hf:{name} has no images in a train split, only {', '.join(map(str, splits))}")
     parts = _image_sets(name, splits, channels)
-    source = Source(
+    return Source(
         f"hf:{name}",
         parts["train"],
         parts.get("test"),
@@ -103,7 +103,6 @@ def open_hf(name: str, channels: int = 3, data_dir: str = "./datasets", on_error
         channels,
         validation=parts.get("validation"),
     )
-    return without_unreadable(source) if on_error == "skip" else source
 
 
 def _image_sets(name: str, splits: dict[str, Any], channels: int) -> dict[str, EncodedImages]:

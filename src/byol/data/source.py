@@ -47,11 +47,11 @@ def open_source(
     """
     if on_error not in _ON_ERROR:
         raise unknown("--on-error", on_error, _ON_ERROR)
-    if isinstance(spec, Tensor):
-        return _open_tensor(spec, channels)
-    if not isinstance(spec, (str, PathLike)):
-        return _open_dataset(spec, channels, on_error)
-    return _open_text(fspath(spec), channels, data_dir, on_error)
+    source = _opened(spec, channels, data_dir)
+    if on_error == "stop" or isinstance(source.train, TensorImages):
+        return source
+    # A user's dataset need not bear being read from several threads.
+    return without_unreadable(source, threads=1 if isinstance(source.train, DatasetImages) else None)
 
 
 def resolved_spec(spec: str) -> str:
@@ -82,11 +82,20 @@ def check_named(stored: str) -> None:
         )
 
 
+def _opened(spec: str | PathLike[str] | Dataset[Any] | Tensor, channels: int | None, data_dir: str) -> Source:
+    if isinstance(spec, Tensor):
+        return _open_tensor(spec, channels)
+    if not isinstance(spec, (str, PathLike)):
+        images = DatasetImages(spec, channels or natural_channels(spec))
+        return Source(type(spec).__name__, images, channels=images.channels)
+    return _open_text(fspath(spec), channels, data_dir)
+
+
 def _absolute(path: str) -> Path:
     return Path(path).expanduser().resolve()
 
 
-def _open_text(spec: str, channels: int | None, data_dir: str, on_error: str) -> Source:
+def _open_text(spec: str, channels: int | None, data_dir: str) -> Source:
     scheme, _, rest = spec.partition(":")
     if spec in NAMES:
         if channels is not None:
@@ -99,9 +108,7 @@ def _open_text(spec: str, channels: int | None, data_dir: str, on_error: str) ->
     if not rest:
         raise UserError(f"--data {scheme}: names nothing; write {scheme}:PATH")
     files = 3 if channels is None else channels
-    if scheme == "hf":
-        return open_hf(rest, files, data_dir, on_error)
-    return open_folder(rest, files, on_error)
+    return open_hf(rest, files, data_dir) if scheme == "hf" else open_folder(rest, files)
 
 
 def _open_tensor(images: Tensor, channels: int | None) -> Source:
@@ -128,10 +135,3 @@ def _unknown(spec: str) -> UserError:
         f"unknown data '{spec}', and no such path exists.{near} "
         f"Known: {', '.join(NAMES)}, folder:PATH, hf:NAME_OR_PATH, or an existing folder."
     )
-
-
-def _open_dataset(dataset: Dataset[Any], channels: int | None, on_error: str) -> Source:
-    images = DatasetImages(dataset, channels or natural_channels(dataset))
-    source = Source(type(dataset).__name__, images, channels=images.channels)
-    # A user's dataset need not bear being read from several threads.
-    return without_unreadable(source, threads=1) if on_error == "skip" else source
