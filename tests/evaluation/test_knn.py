@@ -80,7 +80,7 @@ def test_no_queries_no_scores() -> None:
 
 
 def test_k_is_published_or_small_and_is_cut_to_the_bank() -> None:
-    assert (default_neighbours(10_000), default_neighbours(9_999)) == (200, 20)
+    assert [default_neighbours(count) for count in (10_000, 9_999, 12)] == [200, 20, 12]
     train, labels = clusters(12, 0)
     problem = Problem(train, labels, torch.arange(10), torch.arange(10, 12), clusters(4, 1)[0], 5)
     assert knn(problem).settings == {"k": 12, "temperature": 0.1}

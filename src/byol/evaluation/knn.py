@@ -9,39 +9,32 @@ from torch import Tensor
 from byol.evaluation.problem import Outcome, Problem
 
 TEMPERATURE = 0.1
+"""T of the votes' weights exp(cos/T)."""
 _SIMILARITIES = 2**25  # at most that many at a time: 128 MiB
 _SMALLEST_GROUP, _LARGEST_GROUP = 4, 8
 
 
 def default_neighbours(count: int) -> int:
-    """Return k: 200 as published, 20 where there are fewer than 10,000 labelled vectors."""
-    return 200 if count >= 10_000 else 20
+    """Return k: 200 as published, 20 where there are fewer than 10,000 labelled vectors, or all of fewer."""
+    return 200 if count >= 10_000 else min(20, count)
 
 
-def knn(
-    problem: Problem,
-    drawn: Tensor | None = None,
-    k: int | None = None,
-    temperature: float = TEMPERATURE,
-    device: torch.device | str = "cpu",
-) -> Outcome:
-    """Score queries by their neighbours among all labelled vectors, or the `drawn` ones alone.
+def knn(problem: Problem, drawn: Tensor | None = None, device: torch.device | str = "cpu") -> Outcome:
+    """Score queries by `default_neighbours` among all labelled vectors, or the `drawn` ones alone.
 
     Args:
         problem: vectors and queries.
         drawn: indices of the vectors whose labels may be read; None: all.
-        k: neighbours that vote; None: `default_neighbours`. Cut to the number of labelled vectors.
-        temperature: T of the votes' weights exp(cos/T).
         device: where to compute.
     """
     vectors, labels = problem.vectors, problem.labels
     if drawn is not None:
         vectors, labels = vectors[drawn], labels[drawn]
-    k = min(k or default_neighbours(len(vectors)), len(vectors))
+    k = default_neighbours(len(vectors))
     scores = knn_scores(
-        vectors.to(device), labels, problem.queries.to(device), k, temperature, problem.num_classes
+        vectors.to(device), labels, problem.queries.to(device), k, TEMPERATURE, problem.num_classes
     )
-    return Outcome(scores.cpu(), {"k": k, "temperature": temperature})
+    return Outcome(scores.cpu(), {"k": k, "temperature": TEMPERATURE})
 
 
 def knn_scores(

@@ -111,10 +111,8 @@ def _chosen(
     return c, scores.float().cpu()
 
 
-def few_label_logistic(
-    problem: Problem, drawn: Tensor, c: float = FEW_LABELS_C, device: torch.device | str = "cpu"
-) -> Outcome:
-    """Fit the `drawn` vectors only, with a fixed C; no other label is read.
+def few_label_logistic(problem: Problem, drawn: Tensor, device: torch.device | str = "cpu") -> Outcome:
+    """Fit the `drawn` vectors only, with `FEW_LABELS_C`; no other label is read.
 
     Vectors are standardised with the statistics of all of `problem.vectors`, without their labels.
     """
@@ -122,9 +120,11 @@ def few_label_logistic(
     vectors = problem.vectors.to(device)
     standard, chosen = Standardization.of(vectors), drawn.to(device)
     labels = problem.labels[drawn].to(device)
-    model = LogisticRegression.fitted(standard(vectors[chosen]).double(), labels, problem.num_classes, c)
+    model = LogisticRegression.fitted(
+        standard(vectors[chosen]).double(), labels, problem.num_classes, FEW_LABELS_C
+    )
     scores = model.scores(standard(problem.queries.to(device)).double())
-    return Outcome(scores.float().cpu(), {"C": c})
+    return Outcome(scores.float().cpu(), {"C": FEW_LABELS_C})
 
 
 def _with_double_precision(device: torch.device | str) -> torch.device | str:

@@ -50,7 +50,7 @@ def holdout_accuracies(
     held = extract(backbone, preprocess, holdout, device=device, num_workers=num_workers)
     assert bank.labels is not None
     queries = held.vectors.to(device)
-    k = min(default_neighbours(len(bank_images)), len(bank_images))
+    k = default_neighbours(len(bank_images))
     num_classes = 1 + int(max(train_images.labels.max(), holdout.labels.max()))
     scores = knn_scores(bank.vectors.to(device), bank.labels, queries, k, TEMPERATURE, num_classes)
     found = {"knn": accuracy(scores.cpu(), holdout.labels)}

@@ -51,7 +51,7 @@ def patch_knn(
     """
     known, labels = labelled_cells(backbone, train, classes, bank, seed, device, num_workers)
     asked, truth = labelled_cells(backbone, scored, classes, queries, seed, device, num_workers)
-    k, num_classes = min(default_neighbours(len(known)), len(known)), len(classes.names)
+    k, num_classes = default_neighbours(len(known)), len(classes.names)
     scores = knn_scores(known.to(device), labels, asked.to(device), k, TEMPERATURE, num_classes)
     confusion = pixel_confusion([predicted(scores)[:, 0]], [truth], classes)
     counts = {"bank": len(known), "queries": len(asked)}
