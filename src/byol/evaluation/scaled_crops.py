@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from byol.evaluation.batches import decoded_batches
 from byol.evaluation.dense_features import LARGEST_SIDE
 from byol.evaluation.dense_task import masks_of
 from byol.randomness import CROPS, VIEWS, derived_generator
-from byol.types import ImageSet, Picture
+from byol.types import ImageSet, Masks, Picture
 
 SCALES = (0.5, 2.0)
 """As in torchvision's references for segmentation (presets.py)."""
@@ -119,23 +120,17 @@ class ScaledCrops:
             yield scaled_crops(self.images[chosen], self.masks[chosen], self.settings, generator)
 
     def _decoded(self, epoch: int, order: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        crop = _SingleCrop(self.image_set, self.settings, self.seed, epoch)
-        for batch in decoded_batches(self.image_set, crop, order, self.num_workers):
+        per_image = partial(_single_crop, masks_of(self.image_set), self.settings, (self.seed, epoch))
+        for batch in decoded_batches(self.image_set, per_image, order, self.num_workers):
             moved = batch.to(self.device)  # [B,C+1,h,w]
             yield moved[:, :-1], moved[:, -1].long()
 
 
-@dataclass(frozen=True)
-class _SingleCrop:
-    """Cuts one image and its mask in a loader's worker: classes are the last channel."""
-
-    image_set: ImageSet
-    settings: CropSettings
-    seed: int
-    epoch: int
-
-    def __call__(self, index: int, image: Picture) -> Tensor:
-        generator = derived_generator(self.seed, CROPS, self.epoch, index)
-        mask = masks_of(self.image_set)[index]
-        view, classes = scaled_crops(image.pixels()[None], mask[None], self.settings, generator)
-        return torch.cat([view[0], classes.to(view)])  # [C+1,h,w]
+def _single_crop(
+    masks: Masks, settings: CropSettings, seeds: tuple[int, int], index: int, image: Picture
+) -> Tensor:
+    """Cut one image and its mask, in a loader's worker."""
+    generator = derived_generator(seeds[0], CROPS, seeds[1], index)
+    mask = masks[index]
+    view, classes = scaled_crops(image.pixels()[None], mask[None], settings, generator)
+    return torch.cat([view[0], classes.to(view)])  # [C+1,h,w], the classes last
