@@ -17,9 +17,10 @@ from byol.data.images import Subset, TensorImages
 from byol.data.source import Source
 from byol.errors import UserError
 from byol.evaluation import batches as batches_module
+from byol.evaluation.baselines import pixel_preprocess
 from byol.evaluation.batches import preprocessed_batches
-from byol.evaluation.features import cached, extract, fingerprint, image_digest, pixels
-from byol.types import Features
+from byol.evaluation.features import cached, extract, fingerprint, image_digest
+from byol.types import Features, ImageSet
 
 MakeBackbone = Callable[..., Backbone]
 
@@ -111,6 +112,10 @@ def test_batches_follow_the_order(digits: Source, preprocess: Preprocess) -> Non
     batches = list(preprocessed_batches(digits.train, preprocess, order, batch_size=2))
     assert [len(batch) for batch in batches] == [2, 1]
     torch.testing.assert_close(batches[1][0], preprocess(digits.train[9]))
+
+
+def pixels(images: ImageSet, size: int) -> Features:
+    return extract(torch.nn.Flatten(), pixel_preprocess(images, size), images)
 
 
 def test_pixels_are_the_image(digits: Source) -> None:

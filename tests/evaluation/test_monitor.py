@@ -10,7 +10,7 @@ from byol.core.backbone import Backbone
 from byol.data.images import Subset
 from byol.data.source import Source
 from byol.evaluation import monitor
-from byol.evaluation.features import pixel_preprocess
+from byol.evaluation.baselines import pixel_preprocess
 from byol.evaluation.monitor import effective_rank, holdout_accuracies, std_of_normalized
 
 

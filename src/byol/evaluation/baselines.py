@@ -12,7 +12,7 @@ from byol.augment.evaluation import Preprocess
 from byol.core.backbone import Backbone, evaluating
 from byol.errors import UserError
 from byol.evaluation.batches import preprocessed_batches
-from byol.evaluation.features import pixel_preprocess, pixels
+from byol.evaluation.features import extract
 from byol.randomness import derived_generator
 from byol.types import ImageSet
 from byol.weights import load_exactly, read_weights
@@ -116,5 +116,12 @@ def centred_pixels(train: ImageSet, num_workers: int = 0) -> tuple[CentredPixels
     Images larger than 32 pixels are reduced to that: more pixels say little more to these protocols.
     """
     size = min(LARGEST_PIXEL_SIDE, *train[0].shape[1:])
-    mean = pixels(train, size, num_workers).vectors.mean(dim=0)
-    return CentredPixels(mean), pixel_preprocess(train, size)
+    preprocess = pixel_preprocess(train, size)
+    pixels = extract(nn.Flatten(), preprocess, train, num_workers=num_workers)
+    return CentredPixels(pixels.vectors.mean(dim=0)), preprocess
+
+
+def pixel_preprocess(image_set: ImageSet, size: int) -> Preprocess:
+    """Return the preprocessing that leaves pixels in [0,1] at `size` x `size`."""
+    channels = image_set[0].shape[0]
+    return Preprocess(size, mean=(0.0,) * channels, std=(1.0,) * channels)

@@ -87,21 +87,6 @@ def _bar(name: str | None, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda count: progress.update(task, advance=count, refresh=True)
 
 
-def pixels(image_set: ImageSet, size: int, num_workers: int = 0) -> Features:
-    """Return the images themselves as vectors [N, C*size*size] in [0,1].
-
-    Images of other sides are resized along their short side, then cut at the centre.
-    """
-    preprocess = pixel_preprocess(image_set, size)
-    return extract(nn.Flatten(), preprocess, image_set, num_workers=num_workers)
-
-
-def pixel_preprocess(image_set: ImageSet, size: int) -> Preprocess:
-    """Return the preprocessing that leaves pixels in [0,1] at `size` x `size`."""
-    channels = image_set[0].shape[0]
-    return Preprocess(size, mean=(0.0,) * channels, std=(1.0,) * channels)
-
-
 def kept(
     folder: Path | None,
     backbone: nn.Module,
