@@ -5,6 +5,7 @@ origin. A folder that has both is a bundle; a run directory keeps its own under 
 """
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def save_bundle(
         "channels": backbone.channels,
         "normalization": backbone.normalization,
         "num_features": backbone.num_features,
-        "preprocess": backbone.preprocess.to_dict(),
+        "preprocess": asdict(backbone.preprocess),
         "origin": origin,
     }
     save_weights(backbone.net, folder / WEIGHTS)

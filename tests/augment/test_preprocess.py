@@ -1,6 +1,7 @@
 """The fixed preprocessing against torchvision's resize, centre crop and normalisation."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -55,4 +56,4 @@ def test_the_input_stays_as_it_is():
 
 def test_it_survives_json():
     prepare = preprocess(224, crop_fraction=224 / 256, interpolation="bilinear")
-    assert Preprocess.from_dict(json.loads(json.dumps(prepare.to_dict()))) == prepare
+    assert Preprocess.from_dict(json.loads(json.dumps(asdict(prepare)))) == prepare

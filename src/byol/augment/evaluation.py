@@ -1,6 +1,6 @@
 """The fixed preprocessing of images whose features are wanted."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
@@ -31,12 +31,8 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Rebuild from `to_dict`'s result, as read from JSON."""
+        """Rebuild from what `dataclasses.asdict` gives, as read from JSON."""
         return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Preprocess uint8, or float in [0,1], [B,C,H,W] or [C,H,W] to float32 [..,C,S,S]."""

@@ -4,6 +4,7 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,7 @@ def _begun(
 ) -> "hashlib._Hash":
     digest = hashlib.sha256()
     layer = getattr(backbone, "hidden_layer", None)
-    _add_text(digest, version, str(backbone), repr(layer), repr(preprocess.to_dict()), data, split)
+    _add_text(digest, version, str(backbone), repr(layer), repr(asdict(preprocess)), data, split)
     if (precision := getattr(backbone, "precision", "fp32")) != "fp32":
         _add_text(digest, precision)
     for name, tensor in backbone.state_dict().items():
