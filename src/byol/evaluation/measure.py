@@ -229,13 +229,14 @@ def _finetuned(bench: _Bench, drawn: Tensor | None) -> Outcome:
         request.finetune_batch_size,
     )
     parts = (task.fit, task.choice) if drawn is None else divided(task.labels, drawn, request.seed)
-    report = partial(_report, bench.representation.name)
+    report = partial(report_fit, f"finetune {bench.representation.name}")
     classifier, settings = finetune(supervision, *parts, request.grid, report, METRICS[request.metric])
     return Outcome(supervision.scores(classifier, task.scored), settings, classifier)
 
 
-def _report(features: str, line: str) -> None:
-    print(f"finetune {features}, {line}", file=sys.stderr, flush=True)
+def report_fit(name: str, line: str) -> None:
+    """Tell of a fit that has ended."""
+    print(f"{name}, {line}", file=sys.stderr, flush=True)
 
 
 def _vectors(
@@ -252,10 +253,14 @@ def _vectors(
         num_workers=machine.num_workers,
         shown_as=f"{representation.name}, {split} images",
     ).vectors
-    broken = int((~vectors.isfinite()).any(dim=1).sum())
-    if broken:
+    require_finite(vectors.isfinite().all(dim=1), representation.name, split)
+    return vectors
+
+
+def require_finite(finite: Tensor, name: str, split: str) -> None:
+    """Raise UserError where `finite` [N] is False: of images whose features are not."""
+    if broken := int((~finite).sum()):
         raise UserError(
-            f"the {representation.name} features of {broken} of {len(vectors)} {split} images "
+            f"the {name} features of {broken} of {len(finite)} {split} images "
             "are not finite: the weights are broken"
         )
-    return vectors

@@ -1,6 +1,5 @@
 """Judge a representation by masks: a linear head on its frozen maps, an FCN, kNN between cells."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,11 +10,10 @@ import torch
 from torch import Tensor
 
 from byol.core.backbone import Backbone
-from byol.errors import UserError
 from byol.evaluation.dense_features import map_batches, pixel_classes
 from byol.evaluation.dense_task import DenseTask, masks_of
 from byol.evaluation.fcn import FineTuning, finetune_fcn
-from byol.evaluation.measure import Machine, Representation
+from byol.evaluation.measure import Machine, Representation, report_fit, require_finite
 from byol.evaluation.patch_knn import patch_knn
 from byol.evaluation.pixel_head import BATCH_SIZE, EPOCHS, LEARNING_RATES, PixelHeads, fit_pixel_heads
 from byol.evaluation.pixel_metrics import mean_iou, pixel_accuracy, pixel_confusion
@@ -130,12 +128,8 @@ def _linear(bench: DenseBench) -> _Outcome:
 
 def _train_maps(bench: DenseBench) -> list[Tensor]:
     maps = [features.cpu() for batch in bench.maps(bench.task.train) for features in batch]
-    broken = sum(not bool(features.isfinite().all()) for features in maps)
-    if broken:
-        raise UserError(
-            f"the {bench.representation.name} features of {broken} of {len(maps)} train images "
-            "are not finite: the weights are broken"
-        )
+    finite = torch.stack([features.isfinite().all() for features in maps])  # [N]
+    require_finite(finite, bench.representation.name, "train")
     return maps
 
 
@@ -164,7 +158,8 @@ def _predictions(bench: DenseBench, heads: PixelHeads, images: ImageSet) -> Iter
 def _fcn(bench: DenseBench) -> _Outcome:
     task, request, machine = bench.task, bench.request, bench.machine
     tuning = FineTuning(bench.backbone, task, request.seed, machine.device, machine.num_workers)
-    network, settings = finetune_fcn(tuning, request.grid, partial(_report, bench.representation.name))
+    report = partial(report_fit, f"segmentation fcn {bench.representation.name}")
+    network, settings = finetune_fcn(tuning, request.grid, report)
     return _pixels(bench, {"head": "fcn", **settings}, tuning.predictions(network, task.scored))
 
 
@@ -173,7 +168,3 @@ def _pixels(bench: DenseBench, settings: dict[str, Any], predictions: Iterator[T
     kept = list(predictions) if bench.keeps_predictions else None
     confusion = pixel_confusion(predictions if kept is None else kept, masks_of(task.scored), task.classes)
     return _Outcome(confusion, {**settings, "chosen_on": task.chosen_on}, kept)
-
-
-def _report(features: str, line: str) -> None:
-    print(f"segmentation fcn {features}, {line}", file=sys.stderr, flush=True)
