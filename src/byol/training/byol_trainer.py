@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from byol.allocation import memory_kept
+from byol.config.choices import at_least
 from byol.core.learner import BYOL
 from byol.data.batches import BatchPlan
 from byol.data.dataset_images import require_map_style, sample_image
@@ -107,7 +108,8 @@ class BYOLTrainer:
         accelerator_kwargs: Mapping[str, Any] | None = None,
         num_workers: int = 0,
     ) -> None:
-        _require_positive(num_train_steps=num_train_steps, checkpoint_every=checkpoint_every)
+        self.num_train_steps, self.checkpoint_every = num_train_steps, checkpoint_every
+        at_least(self, 1, "num_train_steps", "checkpoint_every")
         options = AcceleratorOptions.of(accelerator_kwargs or {})
         self.process = join_processes(options.cpu)
         # Before the learner looks where it is: on several GPUs it synchronises batch normalisation.
@@ -118,8 +120,6 @@ class BYOLTrainer:
             self.byol.online_parameters(), lr=learning_rate, **(optimizer_kwargs or {})
         )
         self.dataset = dataset
-        self.num_train_steps = num_train_steps
-        self.checkpoint_every = checkpoint_every
         self.checkpoint_folder = Path(checkpoint_folder)
         self.num_workers = num_workers
         self._plan = self._batch_plan(batch_size, options.gradient_accumulation_steps)
@@ -240,12 +240,6 @@ class BYOLTrainer:
         number = math.ceil(self.step / self.checkpoint_every)
         write_state(self.checkpoint_folder / f"checkpoint.{number}.pt", self.net.state_dict())
         write_state(self.checkpoint_folder / _STATE_FILE, self.state_dict())
-
-
-def _require_positive(**numbers: int) -> None:
-    for name, number in numbers.items():
-        if number < 1:
-            raise UserError(f"{name} is {number}, it must be at least 1")
 
 
 def _stacked(samples: list[Any]) -> Tensor:
