@@ -45,7 +45,7 @@ class Loop:
         self.step = 0
         # Summed on the device: one loss that is not finite shows in the sum, and no step waits for the host.
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.losses = 0
+        self.steps_summed = 0
 
     def __call__(self, batches: Sequence[Any]) -> None:
         """Take one step on the mean loss of some batches, and move the target once.
@@ -64,7 +64,7 @@ class Loop:
             self.loss_sum += loss.detach()
         self.optimizer.step()
         self.learner.update_moving_average()
-        self.losses += 1
+        self.steps_summed += 1
         self.step += 1
         if self.step % _LOOK_EVERY == 0:
             self.require_finite()
@@ -76,9 +76,9 @@ class Loop:
             NonFiniteError: as `require_finite`.
         """
         self.require_finite()
-        mean = float(self.loss_sum) / self.losses
+        mean = float(self.loss_sum) / self.steps_summed
         self.loss_sum.zero_()
-        self.losses = 0
+        self.steps_summed = 0
         return mean
 
     def require_finite(self) -> None:
