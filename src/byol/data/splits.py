@@ -136,9 +136,8 @@ def _drawn(classes: _Ints, counts: _Ints, generator: np.random.Generator) -> NDA
     """Mark `counts[k]` images of each class k [N]: those that come first in one random order of all."""
     order = generator.permutation(len(classes))
     by_class = order[np.argsort(classes[order], kind="stable")]  # class after class, random within
-    starts = np.cumsum(np.bincount(classes, minlength=len(counts))) - np.bincount(
-        classes, minlength=len(counts)
-    )
+    sizes = np.bincount(classes, minlength=len(counts))
+    starts = np.cumsum(sizes) - sizes
     rank = np.arange(len(classes)) - starts[classes[by_class]]
     chosen = np.zeros(len(classes), dtype=np.bool_)
     chosen[by_class] = rank < counts[classes[by_class]]

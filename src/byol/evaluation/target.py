@@ -13,7 +13,7 @@ from byol.bundle import load_backbone
 from byol.core.backbone import Backbone
 from byol.data.source import Source, check_named, open_source, resolved_spec
 from byol.data.splits import HOLDOUT
-from byol.errors import UserError
+from byol.errors import UserError, first_line
 from byol.rundir import RunDirectory
 from byol.types import ImageSet
 
@@ -141,5 +141,5 @@ def chosen_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device '{name}' cannot be used here: {str(error).splitlines()[0]}") from error
+        raise UserError(f"device '{name}' cannot be used here: {first_line(error)}") from error
     return device

@@ -63,5 +63,4 @@ def _quieten() -> None:
     """Leave the terminal to our own lines; Lightning's advice is about loops that we do not use."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    for module in ("lightning.pytorch", "lightning.fabric"):
-        warnings.filterwarnings("ignore", module=module)
+        warnings.filterwarnings("ignore", module=name)
