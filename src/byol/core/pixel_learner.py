@@ -202,7 +202,7 @@ class PixelCL(Learner):
         return first, second
 
     def compare(self, view1: View, view2: View) -> StepOutput:
-        """Return loss and projections of two views; those are of all places, [2B h w,D]."""
+        """Return loss and projections of two views; those are of all places, [2 h w B,D]."""
         return self._compare(view1, view2, None)[0]
 
     def compare_in_turn(self, view1: View, view2: View, share: float = 1.0) -> StepOutput:

@@ -33,7 +33,7 @@ class Request:
     draws: int
     """How often few labels are drawn."""
     seed: int
-    """Of the draws, and of the probe's order."""
+    """Of all that is drawn: labels, cells, crops, the order of images, new heads, dropout."""
     augment: bool
     """Crop and flip while the linear probe is trained."""
     metric: str

@@ -27,11 +27,12 @@ class Target:
     backbone: Backbone
     preprocess: Preprocess
     run: RunDirectory | None
-    """None for a bundle outside a run, and for a weights file."""
+    """None for a bundle outside a run, a weights file and a saved network."""
     config: dict[str, Any]
     """The run's settings; empty for the others."""
     described: dict[str, Any] = field(default_factory=dict)
-    """What results say of a weights file: its path, and its network's name."""
+    """What results say of a weights file: its path, and its network's name; of a saved network: its path, and
+    the data it learned from."""
 
     @property
     def method(self) -> str:

@@ -95,7 +95,7 @@ class Monitor:
         durations: Lengths,
         measure: Callable[[Pretraining], dict[str, float]] | None,
     ) -> None:
-        """Log, and measure on the hold-out where there are labels, as often as `durations` say (0: never)."""
+        """Log, and measure on a hold-out with labels or masks, as often as `durations` say (0: never)."""
         self.run = run
         self.progress = progress
         self.clock = clock
