@@ -21,14 +21,11 @@ from byol.errors import UserError
 from byol.rundir import RunDirectory, write_atomically
 
 RECIPE = "cifar10-cpu"
-# Rates per 256 images times epochs, the same for every network: the smaller ones for what is pretrained,
-# whose weights are small after SGD with decay, the larger ones for training from scratch (docs/log.md).
-# With more labels two cores have time for fewer settings and epochs.
-AMOUNTS: dict[str, dict[str, str]] = {
-    "1%": {"finetune_rates": "0.02,0.1,0.5", "finetune_epochs": "40"},
-    "10%": {"finetune_rates": "0.02,0.1", "finetune_epochs": "25"},
-    "all": {"finetune_rates": "0.005,0.02,0.1", "finetune_epochs": "3"},
-}
+# Rates per 256 images, the same for every network: the smallest suits what is pretrained, whose weights are
+# small after SGD with decay, the larger ones training from scratch (docs/log.md). With more labels two cores
+# have time for fewer epochs; batches smaller than the paper's 1024 make more steps of them.
+GRID = {"finetune_rates": "0.02,0.1,0.5", "finetune_batch_size": 128}
+EPOCHS = {"1%": "40", "10%": "25", "all": "3"}
 QUICK = {"finetune_rates": "0.05", "finetune_epochs": "1"}
 DRAWS = 3
 
@@ -47,21 +44,21 @@ def main() -> None:
         pretrained(run, settings)
     except UserError as error:
         raise SystemExit(f"few_labels: error: {error}") from error
-    parts = [measured(run.path, amount, options.quick) for amount in AMOUNTS]
+    parts = [measured(run.path, amount, options.quick) for amount in EPOCHS]
     rows = means([result for part in parts for result in part["results"]], compared, chosen)
     for row in rows:
         name = f"{row['labels']:4} {row['protocol']:9} {row['features']:12}"
         print(f"{name} {row['mean']:.4f} +- {row['std']:.4f}")
     if not options.quick:
-        minutes = {amount: part["minutes"] for amount, part in zip(AMOUNTS, parts, strict=True)}
-        values = {"draws": DRAWS, "grids": AMOUNTS, "minutes": minutes, "rows": rows}
+        minutes = {amount: part["minutes"] for amount, part in zip(EPOCHS, parts, strict=True)}
+        values = {"draws": DRAWS, "grid": GRID, "epochs": EPOCHS, "minutes": minutes, "rows": rows}
         print(record("few_labels", "python benchmarks/few_labels.py", values))
 
 
 def measured(run: Path, amount: str, quick: bool) -> dict[str, Any]:
     """Return the results with this amount of labels and the minutes they took, measured now or before."""
-    grid = QUICK if quick else AMOUNTS[amount]
-    file = run / "few_labels" / f"{'-'.join([amount, *grid.values()])}.json"
+    grid: dict[str, Any] = QUICK if quick else {**GRID, "finetune_epochs": EPOCHS[amount]}
+    file = run / "few_labels" / f"{'-'.join([amount, *map(str, grid.values())])}.json"
     if file.is_file():
         return dict(json.loads(file.read_text()))
     began = time.perf_counter()

@@ -132,9 +132,8 @@ def few_labels(values: dict[str, Any]) -> str:
         "Top-1 on the 10,000 test images, in percent: mean over three draws of few labels +- their standard "
         "deviation. The backbone is that of the recipe `cifar10-cpu`, one pretraining seed. Frozen: logistic "
         "regression. Fine-tuned and from scratch share grid, choice (on a fifth of the drawn labels, with "
-        "all labels on the hold-out) and augmentation: "
-        + "; ".join(f"{amount}: {_grid(values['grids'][amount])}" for amount in amounts)
-        + f".{_minutes(values['minutes'])}\n\n"
+        f"all labels on the hold-out) and augmentation: {_grid(values['grid'], values['epochs'])}."
+        f"{_minutes(values['minutes'])}\n\n"
     )
     lines = {
         "frozen, BYOL": ("logistic", "byol"),
@@ -147,8 +146,12 @@ def few_labels(values: dict[str, Any]) -> str:
     return title + about + table(["", *(f"{amount} of the labels" for amount in amounts)], rows)
 
 
-def _grid(grid: dict[str, str]) -> str:
-    return f"rates {grid['finetune_rates']} (per 256 images), {grid['finetune_epochs']} epochs"
+def _grid(grid: dict[str, Any], epochs: dict[str, str]) -> str:
+    rates = grid["finetune_rates"].replace(",", ", ")
+    lengths = ", ".join(f"{count} ({amount})" for amount, count in epochs.items())
+    return (
+        f"rates {rates} (per 256 images), batches of at most {grid['finetune_batch_size']}, epochs {lengths}"
+    )
 
 
 def _minutes(minutes: dict[str, float]) -> str:
