@@ -18,10 +18,11 @@ def closest(word: str, candidates: Iterable[str]) -> str:
     return f" Did you mean '{match[0]}'?" if match else ""
 
 
-def unknown(kind: str, word: str, candidates: Iterable[str]) -> UserError:
-    """Return the error for a name that is none of `candidates`: the closest one, then all of them."""
+def require_known(kind: str, word: str, candidates: Iterable[str]) -> None:
+    """Raise UserError for a name that is none of `candidates`: with the closest one, then all of them."""
     names = list(candidates)
-    return UserError(f"unknown {kind} '{word}'.{closest(word, names)} Known: {', '.join(names)}.")
+    if word not in names:
+        raise UserError(f"unknown {kind} '{word}'.{closest(word, names)} Known: {', '.join(names)}.")
 
 
 def listed(names: Sequence[str]) -> str:

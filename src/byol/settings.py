@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from byol.errors import UserError, closest, unknown
+from byol.errors import UserError, closest, require_known
 
 Settings = TypeVar("Settings")
 _KINDS: dict[Any, str] = {
@@ -144,8 +144,7 @@ def recipe_text(name: str) -> str:
     Raises:
         UserError: there is no recipe of this name.
     """
-    if name not in recipe_names():
-        raise unknown("recipe", name, recipe_names())
+    require_known("recipe", name, recipe_names())
     return resources.files("byol.recipe_files").joinpath(f"{name}.yaml").read_text()
 
 

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any, Literal, get_args
 
 from byol.config import PresetName
-from byol.errors import UserError, unknown
+from byol.errors import UserError, require_known
 from byol.methods import PIXEL_METHODS, Method
 
 Semantics = Literal["torchvision", "official"]
@@ -33,8 +33,7 @@ class Crop:
     def __post_init__(self) -> None:
         _check_ranges(self, 0, 1, "scale")
         _check_ranges(self, 0.01, 100, "ratio")
-        if self.interpolation not in _INTERPOLATIONS:
-            raise unknown("interpolation", self.interpolation, _INTERPOLATIONS)
+        require_known("interpolation", self.interpolation, _INTERPOLATIONS)
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,7 @@ class ViewSpec:
             raise UserError("a view has a crop or an affine, not both: one of them must be null (None)")
         _check_numbers(self, 0, 1, "flip", "grey", "blur", "solarize", "solarize_threshold")
         _check_ranges(self, 0, 100, "blur_sigma")
-        if self.semantics not in get_args(Semantics):
-            raise unknown("semantics", self.semantics, get_args(Semantics))
+        require_known("semantics", self.semantics, get_args(Semantics))
 
 
 def _check_numbers(part: Any, low: float, high: float, *names: str) -> None:
@@ -165,8 +163,7 @@ def preset_named(name: str) -> tuple[ViewSpec, ViewSpec]:
     Raises:
         UserError: no preset has this name.
     """
-    if name not in PRESETS:
-        raise unknown("preset", name, PRESETS)
+    require_known("preset", name, PRESETS)
     return PRESETS[name]
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from byol.errors import UserError, unknown
+from byol.errors import UserError, require_known
 
 Optimizer = Literal["lars", "adamw", "sgd"]
 PresetName = Literal["imagenet", "official", "simsiam", "simsiam-small", "pixpro", "small", "glyph"]
@@ -24,8 +24,7 @@ def logger_names(text: str) -> tuple[str, ...]:
     """
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
-        if name not in LOGGERS:
-            raise unknown("logger", name, LOGGERS)
+        require_known("logger", name, LOGGERS)
     if "none" in names and len(names) > 1:
         raise UserError(f"logger is '{text}': none stands alone")
     return () if names == ("none",) else names

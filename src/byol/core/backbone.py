@@ -12,7 +12,7 @@ from byol.config import Normalization, Precision
 from byol.core.capture import Capture, last_spatial_layer
 from byol.core.group_normalization import layers_before_batch_norms, use_group_normalization
 from byol.core.pooling import pooled, spatial
-from byol.errors import UserError, closest, first_line, unknown
+from byol.errors import UserError, closest, first_line, require_known
 
 Result = TypeVar("Result")
 
@@ -75,8 +75,7 @@ class Backbone(nn.Module):
         self.normalization = normalization
         self.origin: dict[str, Any] = {}
         self.architecture: dict[str, Any] | None = None
-        if normalization not in get_args(Normalization):
-            raise unknown("normalization", normalization, get_args(Normalization))
+        require_known("normalization", normalization, get_args(Normalization))
         if normalization == "group":  # before the hook: the chosen layer may be a norm
             use_group_normalization(net, self._on_zeros(self._layers_before_batch_norms))
         self._hidden = None if hidden_layer is None else Capture(find_layer(net, hidden_layer))

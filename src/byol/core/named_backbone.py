@@ -7,7 +7,7 @@ from torch import nn
 from byol.config import Normalization, Stem
 from byol.core.backbone import Backbone
 from byol.core.cifar_resnet import CIFAR_RESNETS, CifarResNet
-from byol.errors import UserError, closest, first_line, unknown
+from byol.errors import UserError, closest, first_line, require_known
 
 STEMS = get_args(Stem)
 
@@ -43,8 +43,8 @@ def build_backbone(
         UserError: the name or the stem is unknown, the stem is not for this network, the network
             cannot take such images, or there are no such weights to be had.
     """
-    if stem is not None and stem not in STEMS:
-        raise unknown("stem", stem, STEMS)
+    if stem is not None:
+        require_known("stem", stem, STEMS)
     if name in CIFAR_RESNETS:
         net: nn.Module = CifarResNet(*CIFAR_RESNETS[name], channels)
     else:

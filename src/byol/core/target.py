@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from byol.config import Normalization, TargetStatistics
-from byol.errors import UserError, unknown
+from byol.errors import UserError, require_known
 from byol.optim.schedules import cosine_tau
 
 
@@ -40,8 +40,7 @@ class TargetNetwork(nn.Module):
         statistics: TargetStatistics = "own",
     ) -> None:
         super().__init__()
-        if statistics not in get_args(TargetStatistics):
-            raise unknown("target_statistics", statistics, get_args(TargetStatistics))
+        require_known("target_statistics", statistics, get_args(TargetStatistics))
         if not 0 <= tau <= 1:
             raise UserError(f"moving_average_decay is {tau}, it must lie between 0 and 1")
         if total_steps is not None and total_steps < 1:

@@ -16,7 +16,7 @@ from byol.data.hf import open_hf
 from byol.data.images import TensorImages
 from byol.data.opened import Source, without_unreadable
 from byol.data.torchvision_sets import EMNIST_SPLITS, TORCHVISION_SETS, open_torchvision
-from byol.errors import UserError, closest, unknown
+from byol.errors import UserError, closest, require_known
 
 __all__ = ["NAMES", "Source", "check_named", "open_source", "resolved_spec"]
 
@@ -45,8 +45,7 @@ def open_source(
     Raises:
         UserError: the data are unknown, missing, or not what they should be.
     """
-    if on_error not in _ON_ERROR:
-        raise unknown("--on-error", on_error, _ON_ERROR)
+    require_known("--on-error", on_error, _ON_ERROR)
     source = _opened(spec, channels, data_dir)
     if on_error == "stop" or isinstance(source.train, TensorImages):
         return source

@@ -14,7 +14,7 @@ from byol.data.decoders import decoder_count
 from byol.data.folder import unread_kinds
 from byol.data.opened import skip_unreadable
 from byol.data.source import Source
-from byol.errors import UserError, listed, unknown
+from byol.errors import UserError, listed, require_known
 from byol.evaluation.features import kept
 from byol.evaluation.opening import command_settings, open_with_data
 from byol.evaluation.target import Data, Target, check_channels, chosen_device
@@ -55,8 +55,7 @@ def embed(
     file = Path(out)
     if file.suffix not in WRITERS:
         raise UserError(f"cannot write '{out}': the name must end in {', '.join(WRITERS)}")
-    if config.split not in SPLITS:
-        raise unknown("split", config.split, SPLITS)
+    require_known("split", config.split, SPLITS)
     device = chosen_device(config.device)
     opened, source = open_with_data(config, data, net)
     if config.on_error == "skip":

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from byol.config import EvaluateConfig
-from byol.errors import UserError, unknown
+from byol.errors import UserError, require_known
 from byol.evaluation import fcn
 from byol.evaluation.finetune import EPOCHS, RATES
 from byol.evaluation.linear import BATCH_SIZE
@@ -198,8 +198,7 @@ def _epochs(text: str) -> tuple[int, ...]:
 def _known_names(text: str, setting: str, known: tuple[str, ...]) -> tuple[str, ...]:
     names = _distinct(text, flag(setting))
     for name in names:
-        if name not in known:
-            raise unknown(setting.removesuffix("s"), name, known)
+        require_known(setting.removesuffix("s"), name, known)
     return names
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from byol.errors import UserError, unknown
+from byol.errors import UserError, require_known
 
 _PRECISIONS = {"no": None, "bf16": torch.bfloat16}
 
@@ -32,8 +32,7 @@ class AcceleratorOptions:
         """
         names = [field.name for field in fields(cls)]
         for name in keywords:
-            if name not in names:
-                raise unknown("keyword in accelerator_kwargs", name, names)
+            require_known("keyword in accelerator_kwargs", name, names)
         options = cls(**keywords)
         precision = options.mixed_precision or os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         if precision not in _PRECISIONS:
