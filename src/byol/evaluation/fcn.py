@@ -52,7 +52,10 @@ class SegmentationNetwork(nn.Module):
         from torchvision.models.segmentation.fcn import FCNHead
 
         self.backbone = backbone
-        width, _ = backbone.measured(backbone.feature_map)
+        with evaluating(backbone), torch.no_grad():
+            like = next(backbone.parameters())
+            shape = (1, backbone.channels, backbone.image_size, backbone.image_size)
+            width = backbone.feature_map(torch.zeros(shape, device=like.device)).shape[1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(seed, NETWORK))
             self.head = FCNHead(width, num_classes)
