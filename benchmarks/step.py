@@ -86,7 +86,7 @@ def memories(case: str, names: Collection[str]) -> dict[str, Any]:
     both need, the share is larger: so once more at four times the batch.
     """
     batch, size, precision = CASES[case]
-    held = bytes_to_hold(build_backbone(case.split("-")[0], size, 3)[0].net, size, batch, precision)
+    held = bytes_to_hold(build_backbone(case.split("-")[0], size, 3).net, size, batch, precision)
     needed = step_bytes(case, names)
     return {
         **compared_bytes(needed),
@@ -120,7 +120,7 @@ def floor(case: str, rates: dict[str, float]) -> dict[str, float]:
     fewer, so that these seconds are no floor.
     """
     batch, size, precision = CASES[case]
-    backbone, _ = build_backbone(case.split("-")[0], size, 3)
+    backbone = build_backbone(case.split("-")[0], size, 3)
     operations = batch * step_operations(backbone.net, size, hidden=4096)
     moved = step_work(backbone.net, size).of(batch).bytes * (0.5 if precision == "bf16" else 1.0)
     return {

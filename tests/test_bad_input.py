@@ -330,7 +330,7 @@ def test_resume_without_checkpoint_and_with_other_settings(
 def test_weights_files_that_cannot_be_judged(
     tiny: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    net, _ = build_backbone("resnet8_16", 8, channels=1)
+    net = build_backbone("resnet8_16", 8, channels=1)
     torch.save(net.net.state_dict(), "weights.pt")
     torch.save(net, "pickled.pt")
     Path("text.pt").write_text("hello world")
@@ -398,14 +398,12 @@ def segmented(tmp_path: Path) -> Path:
     for name, bad in tests.items():
         folder = write_scenes(Path(name), train=10)
         write_parquet(folder / "test.parquet", [(image, bad)])
-    backbone, architecture = build_backbone("resnet8_16", 24, channels=3)
+    backbone = build_backbone("resnet8_16", 24, channels=3)
     backbone.preprocess = preprocess_for("small", 24, 3)
     run = RunDirectory("run")
     run.checkpoints.mkdir(parents=True)
     run.write_config({"data": "digits", "method": "byol", "holdout": 0.1, "seed": 0})
-    save_bundle(
-        run.model, backbone, architecture, {"method": "byol", "data": "digits", "epoch": 1, "seed": 0}
-    )
+    save_bundle(run.model, backbone, {"method": "byol", "data": "digits", "epoch": 1, "seed": 0})
     return tmp_path
 
 

@@ -37,15 +37,15 @@ def trained(backbone: Backbone) -> Backbone:
 
 @pytest.fixture
 def named(tmp_path: Path) -> tuple[Path, Backbone]:
-    backbone, architecture = build_backbone("resnet8_16", 16)
-    save_bundle(tmp_path / "bundle", trained(backbone), architecture, ORIGIN)
+    backbone = build_backbone("resnet8_16", 16)
+    save_bundle(tmp_path / "bundle", trained(backbone), ORIGIN)
     return tmp_path / "bundle", backbone
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> tuple[Path, Backbone]:
     backbone = trained(Backbone(own_net(), 16, hidden_layer=2))
-    save_bundle(tmp_path / "own", backbone, None, ORIGIN)
+    save_bundle(tmp_path / "own", backbone, ORIGIN)
     return tmp_path / "own", backbone
 
 
@@ -82,8 +82,7 @@ def test_a_run_directory_holds_one(named: tuple[Path, Backbone], tmp_path: Path)
 
 def test_an_older_bundle_is_replaced(named: tuple[Path, Backbone]) -> None:
     path, backbone = named
-    architecture = json.loads((path / "config.json").read_text())["architecture"]
-    save_bundle(path, trained(backbone), architecture, {**ORIGIN, "epoch": 4})
+    save_bundle(path, trained(backbone), {**ORIGIN, "epoch": 4})
     loaded = byol.load_backbone(path)
     assert_same_network(loaded, backbone)
     assert loaded.origin["epoch"] == 4
@@ -101,7 +100,7 @@ def test_layouts_and_shared_weights_are_no_obstacle(tmp_path: Path) -> None:
 
     net = Tied().to(memory_format=torch.channels_last)
     saved = Backbone(net, 16, preprocess=PREPROCESS).eval()
-    save_bundle(tmp_path / "bundle", saved, None, ORIGIN)
+    save_bundle(tmp_path / "bundle", saved, ORIGIN)
     loaded = byol.load_backbone(tmp_path / "bundle", Tied())
     assert torch.equal(loaded.net.first.weight, net.first.weight)
     assert loaded.net.first is loaded.net.second
@@ -119,13 +118,13 @@ def test_the_users_own_network_is_needed(own: tuple[Path, Backbone]) -> None:
 
 def test_a_bundle_without_batch_statistics_comes_back(tmp_path: Path) -> None:
     """By name from its architecture; as a network of one's own, the copy with batch norms is changed."""
-    named, architecture = build_backbone("resnet8_16", 16, normalization="group")
+    named = build_backbone("resnet8_16", 16, normalization="group")
     net = own_net()
     own = Backbone(net, 16, hidden_layer=1, normalization="group")
-    for name, backbone, how in (("named", named, architecture), ("own", own, None)):
-        save_bundle(tmp_path / name, trained(backbone), how, ORIGIN)
+    for name, backbone in (("named", named), ("own", own)):
+        save_bundle(tmp_path / name, trained(backbone), ORIGIN)
         assert json.loads((tmp_path / name / "config.json").read_text())["normalization"] == "group"
-        loaded = byol.load_backbone(tmp_path / name, own_net() if how is None else None)
+        loaded = byol.load_backbone(tmp_path / name, own_net() if backbone is own else None)
         assert loaded.normalization == "group" and loaded.hidden_layer == backbone.hidden_layer
         assert loaded.net.state_dict().keys() == backbone.net.state_dict().keys()
         images = torch.rand(2, 3, 16, 16)

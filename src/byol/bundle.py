@@ -21,21 +21,18 @@ from byol.weights import load_exactly, read_weights, save_weights
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
-def save_bundle(
-    folder: Path, backbone: Backbone, architecture: dict[str, Any] | None, origin: dict[str, Any]
-) -> None:
+def save_bundle(folder: Path, backbone: Backbone, origin: dict[str, Any]) -> None:
     """Write a backbone so that `load_backbone` gives it back bit for bit; replaces an older bundle.
 
     Args:
         folder: made if it is missing.
         backbone: with its `preprocess`.
-        architecture: what `build_backbone` returned, or None for a network of the user's own.
         origin: plain values to keep with it: method, data, epoch, seed.
     """
     assert backbone.preprocess is not None
     folder.mkdir(parents=True, exist_ok=True)
     config = {
-        "architecture": architecture,
+        "architecture": backbone.architecture,
         "hidden_layer": backbone.hidden_layer,
         "feature_layer": backbone.feature_layer,
         "image_size": backbone.image_size,
@@ -116,6 +113,6 @@ def _build(config: dict[str, Any], net: nn.Module | None, folder: Path) -> Backb
         raise UserError(
             f"{folder} holds a network of your own: pass an untrained copy of it as `net` in Python"
         )
-    backbone, _ = build_backbone(**config["architecture"])
+    backbone = build_backbone(**config["architecture"])
     backbone.feature_layer = config.get("feature_layer")
     return backbone

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from byol.core.backbone import Backbone
 from byol.core.named_backbone import CIFAR_RESNETS, build_backbone
 from byol.errors import UserError
 
@@ -17,6 +18,12 @@ WIDTHS = {
 }
 
 
+def stem_of(backbone: Backbone) -> str | None:
+    assert backbone.architecture is not None
+    stem: str | None = backbone.architecture["stem"]
+    return stem
+
+
 def first_convolution(net: nn.Module) -> nn.Conv2d:
     return next(module for module in net.modules() if isinstance(module, nn.Conv2d))
 
@@ -24,10 +31,10 @@ def first_convolution(net: nn.Module) -> nn.Conv2d:
 @pytest.mark.parametrize("size", [32, 64])
 @pytest.mark.parametrize("name", WIDTHS)
 def test_every_family_at_small_sizes(name: str, size: int) -> None:
-    backbone, architecture = build_backbone(name, size, channels=1)
+    backbone = build_backbone(name, size, channels=1)
     is_resnet = name.startswith("resnet")
     stem = "small" if is_resnet else None
-    assert architecture == {
+    assert backbone.architecture == {
         "name": name,
         "image_size": size,
         "channels": 1,
@@ -45,9 +52,10 @@ def test_every_family_at_small_sizes(name: str, size: int) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet8_24", "vit_tiny_patch16_224"])
 def test_its_record_makes_the_same_network_again(name: str) -> None:
-    first, architecture = build_backbone(name, 32, channels=1)
-    second, again = build_backbone(**architecture)
-    assert again == architecture
+    first = build_backbone(name, 32, channels=1)
+    assert first.architecture is not None
+    second = build_backbone(**first.architecture)
+    assert second.architecture == first.architecture
     shapes, same = ({n: t.shape for n, t in b.net.state_dict().items()} for b in (first, second))
     assert shapes == same
     second.net.load_state_dict(first.net.state_dict())
@@ -66,17 +74,17 @@ def test_its_record_makes_the_same_network_again(name: str) -> None:
     ],
 )
 def test_stems(stem: str | None, size: int, kernel: int, stride: int, side: int) -> None:
-    backbone, architecture = build_backbone("resnet18", size, stem=stem)
+    backbone = build_backbone("resnet18", size, stem=stem)
     first = first_convolution(backbone.net)
     assert first.kernel_size == (kernel, kernel) and first.stride == (stride, stride)
     assert backbone.net.forward_features(torch.rand(2, 3, size, size)).shape[-1] == side
-    assert architecture["stem"] == (stem or ("small" if size < 112 else "standard"))
+    assert stem_of(backbone) == (stem or ("small" if size < 112 else "standard"))
 
 
 @pytest.mark.parametrize("name", CIFAR_RESNETS)
 def test_small_resnets_have_the_layers_of_their_name(name: str) -> None:
     """6n + 2 layers (He et al. 2015, section 4.2): the last one would classify; shortcuts do not count."""
-    backbone, _ = build_backbone(name, 16)
+    backbone = build_backbone(name, 16)
     depth, width = (int(number) for number in name.removeprefix("resnet").split("_"))
     convolutions = [
         module
@@ -89,15 +97,14 @@ def test_small_resnets_have_the_layers_of_their_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18d", "seresnet18", "resnet10t"])
 def test_relatives_of_resnet_have_the_small_stem_too(name: str) -> None:
-    backbone, architecture = build_backbone(name, 32)
-    assert architecture["stem"] == "small"
+    backbone = build_backbone(name, 32)
+    assert stem_of(backbone) == "small"
     assert backbone.net.forward_features(torch.rand(2, 3, 32, 32)).shape[-2:] == (4, 4)
 
 
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "resnetv2_18"])
 def test_other_networks_keep_their_own_stem(name: str) -> None:
-    _, architecture = build_backbone(name, 64)
-    assert architecture["stem"] is None
+    assert stem_of(build_backbone(name, 64)) is None
     with pytest.raises(UserError, match=f"stem 'small' is for ResNets: {name} has a stem of its own"):
         build_backbone(name, 64, stem="small")
 
@@ -110,7 +117,7 @@ def test_small_resnets_have_no_standard_stem() -> None:
 @pytest.mark.parametrize(("size", "stem"), [(111, "small"), (112, "strided")])
 def test_small_resnets_stride_over_large_images(size: int, stem: str) -> None:
     """Four times the work otherwise: more than a ResNet-18 takes, whose stem is a sixteenth of its image."""
-    assert build_backbone("resnet8_24", size)[1]["stem"] == stem
+    assert stem_of(build_backbone("resnet8_24", size)) == stem
 
 
 def test_unknown_names_are_told_with_the_closest() -> None:

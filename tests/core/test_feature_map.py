@@ -39,7 +39,7 @@ def forward_features(net: nn.Module, images: Tensor) -> Tensor:
     ],
 )
 def test_networks_by_name(name: str, shape: tuple[int, int, int]) -> None:
-    backbone = build_backbone(name, 64)[0].eval()
+    backbone = build_backbone(name, 64).eval()
     found = backbone.feature_map(IMAGES)
     assert found.shape == (2, *shape)
     if hasattr(backbone.net, "forward_features"):
@@ -54,16 +54,16 @@ def test_networks_by_name(name: str, shape: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "test_convnext", "swin_tiny_patch4_window7_224", "test_vit"])
 def test_a_loaded_bundle_gives_the_same_map(name: str, tmp_path: Path) -> None:
-    backbone, architecture = build_backbone(name, 64)
+    backbone = build_backbone(name, 64)
     backbone.preprocess = preprocess_for("small", 64, 3)
-    save_bundle(tmp_path, backbone, architecture, {})
+    save_bundle(tmp_path, backbone, {})
     assert torch.equal(load_backbone(tmp_path).feature_map(IMAGES), backbone.eval().feature_map(IMAGES))
 
 
 def test_a_bundle_gives_the_map_of_a_network_of_one_s_own(tmp_path: Path) -> None:
     resnet = torchvision.models.resnet18().eval()
     backbone = Backbone(resnet, 64, "avgpool", preprocess=preprocess_for("small", 64, 3)).eval()
-    save_bundle(tmp_path, backbone, None, {})
+    save_bundle(tmp_path, backbone, {})
     found = load_backbone(tmp_path, net=torchvision.models.resnet18()).feature_map(IMAGES)
     assert torch.equal(found, nn.Sequential(*list(resnet.children())[:-2])(IMAGES))
 
@@ -91,7 +91,7 @@ def test_a_fully_convolutional_network_is_its_own_map() -> None:
 
 
 def test_layer_by_name_and_one_pass_for_both() -> None:
-    backbone, _ = build_backbone("resnet8_16", 64)
+    backbone = build_backbone("resnet8_16", 64)
     passes = []
     chosen = Backbone(backbone.net, 64, feature_layer="layer2").eval()
     chosen.net.register_forward_hook(lambda *_: passes.append(1))
@@ -102,7 +102,7 @@ def test_layer_by_name_and_one_pass_for_both() -> None:
 
 
 def test_finding_the_layer_changes_nothing() -> None:
-    backbone, _ = build_backbone("resnet8_16", 32)
+    backbone = build_backbone("resnet8_16", 32)
     backbone.train()
     before = copy.deepcopy(backbone.state_dict())
     backbone.prepare_feature_map()
@@ -113,7 +113,7 @@ def test_finding_the_layer_changes_nothing() -> None:
 
 
 def test_a_copy_has_its_own() -> None:
-    backbone, _ = build_backbone("resnet8_16", 32)
+    backbone = build_backbone("resnet8_16", 32)
     backbone.prepare_feature_map()
     other = copy.deepcopy(backbone).eval()
     with torch.no_grad():

@@ -193,7 +193,7 @@ def test_data_parallel_is_refused() -> None:
     "name", ["resnet8_16", "convnext_atto", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"]
 )
 def test_networks_of_any_kind(name: str) -> None:
-    net = build_backbone(name, 64)[0].net
+    net = build_backbone(name, 64).net
     learner = PixelCL(net, 64, None, None, 8, 16)
     loss = learner(torch.rand(2, 3, 80, 80))
     loss.backward()

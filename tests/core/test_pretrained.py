@@ -30,21 +30,21 @@ def first_convolution(net: nn.Module) -> Tensor:
 def test_a_resnet_starts_from_them_without_its_classifier(published: dict[str, dict[str, Tensor]]) -> None:
     theirs = timm.create_model("resnet18").eval()
     published["resnet18"] = theirs.state_dict()
-    backbone, architecture = build_backbone("resnet18", 64, stem="standard", pretrained=True)
+    backbone = build_backbone("resnet18", 64, stem="standard", pretrained=True)
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         expected = theirs.forward_head(theirs.forward_features(images), pre_logits=True)
         torch.testing.assert_close(backbone.eval()(images), expected)
     # A run's bundle holds the weights: building it again downloads nothing.
     published.clear()
-    assert "pretrained" not in architecture
-    build_backbone(**architecture)
+    assert backbone.architecture is not None and "pretrained" not in backbone.architecture
+    build_backbone(**backbone.architecture)
 
 
 def test_grey_images_get_the_sum_over_the_colours(published: dict[str, dict[str, Tensor]]) -> None:
     theirs = timm.create_model("resnet18")
     published["resnet18"] = theirs.state_dict()
-    backbone, _ = build_backbone("resnet18", 128, channels=1, pretrained=True)
+    backbone = build_backbone("resnet18", 128, channels=1, pretrained=True)
     expected = theirs.conv1.weight.sum(dim=1, keepdim=True)
     torch.testing.assert_close(first_convolution(backbone.net), expected)
 
@@ -52,7 +52,7 @@ def test_grey_images_get_the_sum_over_the_colours(published: dict[str, dict[str,
 def test_a_vision_transformer_keeps_them_at_another_size(published: dict[str, dict[str, Tensor]]) -> None:
     theirs = timm.create_model("test_vit")  # 160 pixels
     published["test_vit"] = theirs.state_dict()
-    backbone, _ = build_backbone("test_vit", 64, pretrained=True)
+    backbone = build_backbone("test_vit", 64, pretrained=True)
     assert torch.equal(first_convolution(backbone.net), theirs.patch_embed.proj.weight)
     assert backbone.eval()(torch.rand(2, 3, 64, 64)).shape == (2, backbone.num_features)
 

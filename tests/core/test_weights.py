@@ -42,7 +42,7 @@ def assert_refused(net: nn.Module, state: dict[str, Tensor], *words: str) -> Non
 
 def test_torchvision_s_resnet_gives_torchvision_s_features() -> None:
     theirs = used(torchvision.models.resnet18())
-    backbone, _ = build_backbone("resnet18", 64, stem="standard")
+    backbone = build_backbone("resnet18", 64, stem="standard")
     line = load_plain(backbone.net, theirs.state_dict(), "x.pt")
     assert line == "left out the classifier in x.pt: fc.weight, fc.bias"
     theirs.fc = nn.Identity()
@@ -62,7 +62,7 @@ def test_torchvision_s_resnet_gives_torchvision_s_features() -> None:
 def test_timm_s_classifier_is_left_out_by_its_name(name: str, classifier: str) -> None:
     settings = {} if name.startswith("convnext") else {"img_size": 32}
     theirs = timm.create_model(name, **settings).eval()
-    backbone, _ = build_backbone(name, 32)
+    backbone = build_backbone(name, 32)
     line = load_plain(backbone.net, theirs.state_dict(), "x.pt")
     assert line == f"left out the classifier in x.pt: {classifier}"
     images = torch.rand(2, 3, 32, 32)
@@ -75,7 +75,7 @@ def test_timm_s_classifier_is_left_out_by_its_name(name: str, classifier: str) -
 def test_a_wrapper_s_prefix_is_taken_off(prefix: str) -> None:
     theirs = torchvision.models.resnet18()
     state = {prefix + name: tensor for name, tensor in theirs.state_dict().items()}
-    backbone, _ = build_backbone("resnet18", 64, stem="standard")
+    backbone = build_backbone("resnet18", 64, stem="standard")
     assert "fc.bias" in load_plain(backbone.net, state, "x.pt")
     assert torch.equal(backbone.net.layer4[1].bn2.weight, theirs.layer4[1].bn2.weight)
     more = {**state, "projector.0.weight": torch.ones(1)}  # then it may mean something
@@ -90,17 +90,17 @@ def test_a_prefix_of_the_network_s_own_stays(make_net: MakeNet) -> None:
 
 def test_what_does_not_fit_is_listed_and_nothing_is_loaded() -> None:
     resnet = torchvision.models.resnet18().state_dict()
-    net = build_backbone("resnet18", 64, stem="standard")[0].net
+    net = build_backbone("resnet18", 64, stem="standard").net
     assert_refused(net, {**resnet, "projector.0.weight": torch.ones(1)}, "unexpected: projector.0.weight)")
     lacking = {name: tensor for name, tensor in resnet.items() if name != "bn1.running_var"}
     assert_refused(net, lacking, "missing: bn1.running_var)")
     deeper = torchvision.models.resnet34().state_dict()
     blocks = ("layer1.2", "layer2.2", "layer2.3", *(f"layer3.{n}" for n in (2, 3, 4, 5)), "layer4.2")
     assert_refused(net, deeper, f"(unexpected: {', '.join(f'{block}.* (12)' for block in blocks)})")
-    grey = build_backbone("resnet18", 64, channels=1, stem="standard")[0].net
+    grey = build_backbone("resnet18", 64, channels=1, stem="standard").net
     words = "of another shape: conv1.weight (64x3x7x7, the backbone's is 64x1x7x7)"
     assert_refused(grey, resnet, words)
-    small = build_backbone("resnet18", 32)[0].net
+    small = build_backbone("resnet18", 32).net
     assert_refused(small, resnet, "conv1.weight (64x3x7x7, the backbone's is 64x3x3x3)")
 
 
@@ -145,7 +145,7 @@ def test_however_many_do_not_fit_every_name_is_told(prefix: str) -> None:
     lacking = {name: tensor for name, tensor in state.items() if not name.startswith(("layer2", "layer3"))}
     extra = {f"{prefix}{name}": tensor for name, tensor in torchvision.models.vgg11_bn().state_dict().items()}
     extra = {name: tensor for name, tensor in extra.items() if name not in state}
-    net = build_backbone("resnet18", 64, stem="standard")[0].net
+    net = build_backbone("resnet18", 64, stem="standard").net
     before = state_of(net)
     with pytest.raises(UserError) as caught:
         load_plain(net, {**lacking, **extra}, "x.pt")

@@ -1,6 +1,5 @@
 """What `--data` may say, and what it means."""
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,6 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset, TensorDataset
 
-import byol.data
 from byol.data.source import NAMES, open_source, resolved_spec
 from byol.errors import UserError
 
@@ -162,23 +160,3 @@ def test_opening_loads_no_library_that_is_not_needed():
     code = "import sys, byol.data.source; print({'sklearn', 'datasets', 'torchvision'} & set(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "set()"
-
-
-def test_imports_stay_in_the_layer_and_make_no_circle():
-    """Nothing of core or above is read, and the files import each other one way."""
-    folder = Path(byol.data.__file__).parent
-    imports = {
-        f"byol.data.{path.stem}": {
-            node.module
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("byol")
-        }
-        for path in folder.glob("*.py")
-    }
-    above = {"core", "bundle", "evaluation", "training", "reporting", "cli"}
-    assert not {module.split(".")[1] for module in set().union(*imports.values())} & above
-    waiting = dict(imports)
-    while waiting:
-        free = {name for name, needs in waiting.items() if not needs & waiting.keys()}
-        assert free, f"a circle among {sorted(waiting)}"
-        waiting = {name: needs for name, needs in waiting.items() if name not in free}

@@ -73,7 +73,7 @@ def make_run(tmp_path: Path) -> Callable[..., RunDirectory]:
         run.checkpoints.mkdir(parents=True)
         run.write_config({"data": "digits", "method": "byol", "holdout": 0.1, "seed": 3, **settings})
         origin = {"method": "byol", "data": "digits", "epoch": 7.0, "seed": 3}
-        save_bundle(run.model, backbone or tiny_backbone(1), None, origin)
+        save_bundle(run.model, backbone or tiny_backbone(1), origin)
         save_file(tiny_net(2).state_dict(), run.initial_weights)
         return run
 

@@ -161,7 +161,7 @@ def test_refusals(make_run: MakeRun, make_net: MakeNet, preprocess: Preprocess) 
     broken = make_net()
     with torch.no_grad():
         broken[0].weight[0] = torch.nan  # type: ignore[index]
-    save_bundle(run.model, Backbone(broken, 8, channels=1, preprocess=preprocess), None, {})
+    save_bundle(run.model, Backbone(broken, 8, channels=1, preprocess=preprocess), {})
     with pytest.raises(UserError, match="weights were broken before"):
         evaluate(run.path, net=make_net(), **QUICK)  # type: ignore[arg-type]
     assert not run.results_file.exists()

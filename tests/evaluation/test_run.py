@@ -90,7 +90,7 @@ def test_the_cache_is_used_and_follows_the_weights(
     backbone = load_backbone(run.path, make_net())
     with torch.no_grad():
         backbone.net[4].weight.normal_(generator=torch.Generator().manual_seed(0))
-    save_bundle(run.model, backbone, None, backbone.origin)
+    save_bundle(run.model, backbone, backbone.origin)
     after = evaluate(run.path, net=make_net(), protocol="knn", device="cpu")
     assert len(extracted) == 4
     assert before[0].value != after[0].value
@@ -220,7 +220,7 @@ def test_broken_weights_are_told_and_nothing_is_recorded(make_run: MakeRun, prep
     backbone = load_backbone(run.path, net)
     with torch.no_grad():
         net.vector[2] = torch.nan
-    save_bundle(run.model, backbone, None, {})
+    save_bundle(run.model, backbone, {})
     with pytest.raises(UserError, match="not finite"):
         evaluate(run.path, net=Constant(), device="cpu")
     assert not run.results_file.exists()

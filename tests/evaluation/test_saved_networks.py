@@ -71,9 +71,9 @@ def test_a_named_network_gives_the_very_predictions_and_the_same_record(
     tmp_path: Path, digits: Source, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.manual_seed(0)
-    backbone, architecture = build_backbone("resnet8_16", 8, channels=1)
+    backbone = build_backbone("resnet8_16", 8, channels=1)
     backbone.preprocess = preprocess_for("glyph", 8, 1)
-    save_bundle(tmp_path / "bundle", backbone, architecture, {"method": "byol", "seed": 3, "epoch": 7.0})
+    save_bundle(tmp_path / "bundle", backbone, {"method": "byol", "seed": 3, "epoch": 7.0})
     fitted = evaluate(tmp_path / "bundle", data="digits", out=tmp_path / "mine.json", **TUNING)
     folder = tmp_path / "mine-networks" / "byol-all"
     assert names_in(folder) == [

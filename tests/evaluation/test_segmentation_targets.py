@@ -23,7 +23,7 @@ MASKS = {(name, metric) for name in ("segmentation", "patch_knn") for metric in 
 def resnet() -> Backbone:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        backbone, _ = build_backbone("resnet8_16", 24, channels=3)
+        backbone = build_backbone("resnet8_16", 24, channels=3)
     backbone.preprocess = Preprocess(24, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     return backbone.eval()
 
@@ -36,9 +36,8 @@ def data(tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    architecture = build_backbone("resnet8_16", 24, channels=3)[1]
     origin = {"method": "byol", "data": "x", "epoch": 7.0, "seed": 3}
-    save_bundle(tmp_path / "bundle", resnet(), architecture, origin)
+    save_bundle(tmp_path / "bundle", resnet(), origin)
     return tmp_path / "bundle"
 
 
@@ -47,7 +46,7 @@ def run(make_run: MakeRun, tmp_path: Path) -> RunDirectory:
     """A run on scenes that have neither a validation nor a test split."""
     folder = write_scenes(tmp_path / "scenes", train=40)
     made = make_run(data=f"hf:{folder}", data_dir=str(tmp_path / "downloads"), holdout=0.25)
-    save_bundle(made.model, resnet(), build_backbone("resnet8_16", 24, channels=3)[1], {})
+    save_bundle(made.model, resnet(), {})
     return made
 
 

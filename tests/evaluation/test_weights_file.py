@@ -28,27 +28,27 @@ from byol.evaluation.run import evaluate
 DIGITS: dict[str, Any] = {"backbone": "resnet8_16", "data": "digits", "device": "cpu"}
 
 
-def small_backbone(seed: int) -> tuple[Backbone, dict[str, Any]]:
+def small_backbone(seed: int) -> Backbone:
     """A network whose running statistics are its own."""
     torch.manual_seed(seed)
-    backbone, architecture = build_backbone("resnet8_16", 8, channels=1)
+    backbone = build_backbone("resnet8_16", 8, channels=1)
     backbone.train()
     with torch.no_grad():
         for _ in range(3):
             backbone(torch.randn(64, 1, 8, 8))
     backbone.preprocess = preprocess_for("glyph", 8, 1)
-    return backbone.eval(), architecture
+    return backbone.eval()
 
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    torch.save(small_backbone(1)[0].net.state_dict(), tmp_path / "weights.pth")
+    torch.save(small_backbone(1).net.state_dict(), tmp_path / "weights.pth")
     return tmp_path / "weights.pth"
 
 
 def expected_vectors(images: Any, seed: int = 1) -> Tensor:
     """Pass images one by one through the network that the weights are of."""
-    backbone, _ = small_backbone(seed)
+    backbone = small_backbone(seed)
     preprocess = backbone.preprocess
     assert preprocess is not None
     with torch.no_grad():
@@ -60,7 +60,7 @@ def vectors_of(file: Path, out: Path) -> np.ndarray[Any, Any]:
 
 
 def test_the_numbers_are_those_of_the_bundle(weights: Path, tmp_path: Path) -> None:
-    save_bundle(tmp_path / "bundle", *small_backbone(1), origin={})
+    save_bundle(tmp_path / "bundle", small_backbone(1), origin={})
     by_bundle = evaluate(tmp_path / "bundle", data="digits", labels="5,all", device="cpu")
     by_file = evaluate(weights, labels="5,all", out=tmp_path / "numbers.json", **DIGITS)
     told = {"weights": str(weights), "backbone": "resnet8_16"}
@@ -79,11 +79,11 @@ def test_vectors_come_from_these_weights_in_eval_mode(weights: Path, digits: Sou
     expected = expected_vectors(digits.test)
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)  # 500: batches of 256 and 244
     torch.manual_seed(1)
-    untrained, _ = build_backbone("resnet8_16", 8, channels=1)
+    untrained = build_backbone("resnet8_16", 8, channels=1)
     torch.save(untrained.net.state_dict(), tmp_path / "untrained.pt")
     assert np.abs(found - vectors_of(tmp_path / "untrained.pt", tmp_path / "b.npy")).max() > 0.01
     # Other weights under the same name.
-    torch.save(small_backbone(2)[0].net.state_dict(), weights)
+    torch.save(small_backbone(2).net.state_dict(), weights)
     again = vectors_of(weights, tmp_path / "c.npy")
     np.testing.assert_allclose(again, expected_vectors(digits.test, 2).numpy(), rtol=1e-4, atol=1e-5)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".npy", ".npy", ".npy", ".pt", ".pth"]
@@ -99,7 +99,7 @@ def test_one_command_makes_the_two_rows(weights: Path, capsys: pytest.CaptureFix
 
 
 def test_the_classifier_is_left_out_with_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    net = build_backbone("resnet18", 32, channels=1)[0].net
+    net = build_backbone("resnet18", 32, channels=1).net
     state = {**net.state_dict(), "fc.weight": torch.ones(10, 512), "fc.bias": torch.ones(10)}
     save_file({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "x.safetensors")
     images = torch.randint(0, 256, (8, 1, 32, 32), dtype=torch.uint8)
@@ -126,7 +126,7 @@ def test_size_channels_and_preset_are_those_of_pretraining(
 ) -> None:
     run = byol.pretrain("digits", out=str(tmp_path / "run"), **{**tiny, "epochs": "1st"})
     assert opened_preprocess(weights, "digits") == run.backbone().preprocess
-    torch.save(build_backbone("resnet8_16", 8)[0].net.state_dict(), tmp_path / "rgb.pt")
+    torch.save(build_backbone("resnet8_16", 8).net.state_dict(), tmp_path / "rgb.pt")
     folder = f"folder:{photographs}"
     assert opened_preprocess(tmp_path / "rgb.pt", folder) == preprocess_for("imagenet", 224, 3)
     assert opened_preprocess(tmp_path / "rgb.pt", folder, image_size=32) == preprocess_for("small", 32, 3)
@@ -141,7 +141,7 @@ def test_pixels_of_a_training_without_normalisation(weights: Path, digits: Sourc
     """Spijkervet/BYOL's files: their network saw [0,1]."""
     assert digits.test is not None
     found = np.load(embed(weights, split="test", out=tmp_path / "a.npy", normalize="none", **DIGITS))
-    backbone, _ = small_backbone(1)
+    backbone = small_backbone(1)
     bytes_ = torch.stack([digits.test[index] for index in range(len(digits.test))])
     with torch.no_grad():
         expected = backbone(bytes_.double().div(255).float())

@@ -103,4 +103,4 @@ def module_of(plan: BatchPlan, settings: dict[str, Any]) -> Any:
     held = TensorImages(images)
     data = PreparedData("some", held, TensorImages(images[:0]), held, images, 3, ())
     config = PretrainConfig(backbone="resnet8_16", batch_size=32, preset="small", **settings)
-    return build_module(resolve(config, data), data, plan, Lengths(4, 1, 1, 0, 0, 0), None, None)[0]
+    return build_module(resolve(config, data), data, plan, Lengths(4, 1, 1, 0, 0, 0), None, None)

@@ -21,7 +21,7 @@ def build_backbone(
     normalization: Normalization = "batch",
     pretrained: bool = False,
     download_dir: str | None = None,
-) -> tuple[Backbone, dict[str, Any]]:
+) -> Backbone:
     """Build a backbone by name.
 
     Args:
@@ -37,7 +37,7 @@ def build_backbone(
         download_dir: where they go; None: where the Hugging Face client keeps its own.
 
     Returns:
-        The backbone, and the plain values from which `build_backbone(**values)` makes it again.
+        The backbone; from its `architecture`, plain values, `build_backbone(**values)` makes it again.
 
     Raises:
         UserError: the name or the stem is unknown, the stem is not for this network, the network
@@ -55,19 +55,18 @@ def build_backbone(
         net = _pretrained(name, image_size, channels, stem, download_dir)
     if stem in ("small", "strided"):
         _make_stem_small(net, stride=1 if stem == "small" else 2)
-    architecture = {
+    try:
+        backbone = Backbone(net, image_size, channels=channels, normalization=normalization)
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
+    backbone.architecture = {
         "name": name,
         "image_size": image_size,
         "channels": channels,
         "stem": stem,
         "normalization": normalization,
     }
-    try:
-        backbone = Backbone(net, image_size, channels=channels, normalization=normalization)
-    except UserError as error:
-        raise UserError(f"{name}: {error}") from error
-    backbone.architecture = architecture
-    return backbone, architecture
+    return backbone
 
 
 def _timm(name: str, image_size: int, channels: int) -> nn.Module:

@@ -117,7 +117,7 @@ def save_classifier(
     refuse_existing(folder)
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        save_bundle(temporary, classifier.backbone, classifier.backbone.architecture, origin)
+        save_bundle(temporary, classifier.backbone, origin)
         save_weights(classifier.head, temporary / WEIGHTS)
         write_atomically(temporary / DESCRIPTION, json.dumps(asdict(provenance), indent=2) + "\n")
         temporary.rename(folder)

@@ -109,7 +109,7 @@ def _build(config: EvaluateConfig | EmbedConfig, source: Source, net: nn.Module 
         assert net is not None
         backbone = Backbone(net, size, channels=source.channels)
     else:
-        backbone, _ = build_backbone(config.backbone, size, source.channels, config.stem)
+        backbone = build_backbone(config.backbone, size, source.channels, config.stem)
     normalize = input_normalization(backbone.net, source.channels, config.normalize)
     backbone.preprocess = preprocess_for(preset, size, source.channels, normalize)
     return backbone

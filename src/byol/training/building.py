@@ -10,6 +10,7 @@ from torch import nn
 from byol.augment.evaluation import preprocess_for
 from byol.augment.presets import natural_preset
 from byol.config import TIMM_WEIGHTS, PretrainConfig
+from byol.core.backbone import Backbone
 from byol.core.base_learner import Learner
 from byol.core.input_normalization import input_normalization, other_weights_hint
 from byol.core.learner import BYOL
@@ -44,13 +45,15 @@ def build_module(
     durations: Lengths,
     net: nn.Module | None,
     hidden_layer: str | int | None,
-) -> tuple[Pretraining, dict[str, Any] | None]:
-    """Return the module, and how to build its backbone again (None for a network of the user's own)."""
+) -> Pretraining:
+    """Return the module; its backbone is named by the settings, or around a network of the user's own."""
     torch.manual_seed(derived_seed(config.seed, NETWORK))
-    architecture = None
     if net is None:
-        net, architecture = _named_backbone(config)
-    learner = _learner(config, net, hidden_layer if architecture is None else None, durations.total)
+        named = _named_backbone(config)
+        learner = _learner(config, named.net, None, durations.total)
+        learner.backbone.architecture = named.architecture
+    else:
+        learner = _learner(config, net, hidden_layer, durations.total)
     if plan.processes > 1 and torch.cuda.is_available():
         synchronize_batch_norms(learner)
     specs, compiled = view_specs(config), use_compile(config)
@@ -67,7 +70,7 @@ def build_module(
     settings = _optimizer_settings(config, durations)
     probe = _online_probe(data, learner) if config.online_probe else None
     compiled = compiled and (config.compile == "on" or _is_one_graph(learner))
-    return Pretraining(learner, make_views, settings, plan, compiled, probe), architecture
+    return Pretraining(learner, make_views, settings, plan, compiled, probe)
 
 
 def batches(
@@ -98,10 +101,10 @@ def _is_one_graph(learner: Learner) -> bool:
     return not any(isinstance(module, nn.SyncBatchNorm) for module in learner.modules())
 
 
-def _named_backbone(config: PretrainConfig) -> tuple[nn.Module, dict[str, Any]]:
+def _named_backbone(config: PretrainConfig) -> Backbone:
     assert config.image_size is not None and config.channels is not None
     weights = config.backbone_weights
-    backbone, architecture = build_backbone(
+    backbone = build_backbone(
         config.backbone,
         config.image_size,
         config.channels,
@@ -116,7 +119,7 @@ def _named_backbone(config: PretrainConfig) -> tuple[nn.Module, dict[str, Any]]:
         for line in filter(None, (left_out, hint)):
             if is_first_process():
                 print(line, file=sys.stderr)
-    return backbone.net, architecture
+    return backbone
 
 
 def _learner(

@@ -156,7 +156,6 @@ class Checkpoints:
         run: RunDirectory,
         config: dict[str, Any],
         data: dict[str, Any],
-        architecture: dict[str, Any] | None,
         durations: Lengths,
         clock: Clock,
     ) -> None:
@@ -166,7 +165,6 @@ class Checkpoints:
         self.run = run
         self.config = config
         self.data = data
-        self.architecture = architecture
         self.every_steps = durations.checkpoint
         self.keep_steps = durations.backbone
         self.saved_step = -1
@@ -210,7 +208,7 @@ class Checkpoints:
             "epoch": round(module.step / module.plan.steps_per_epoch, 4),
             "seed": self.config["seed"],
         }
-        save_bundle(folder, module.learner.backbone, self.architecture, origin)
+        save_bundle(folder, module.learner.backbone, origin)
 
 
 class StopOnSignal:

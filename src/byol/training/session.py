@@ -54,14 +54,12 @@ class Session:
         trainer = build_trainer(self.config, launch)
         plan = self._plan(trainer)
         durations = lengths(self.config, plan.steps_per_epoch)
-        module, architecture = build_module(
-            self.config, self.data, plan, durations, self.net, self.hidden_layer
-        )
+        module = build_module(self.config, self.data, plan, durations, self.net, self.hidden_layer)
         trained = 0.0 if self.state is None else self.state.get("seconds", 0.0)
         clock, progress = Clock(trained), Progress(durations.total)
         loggers = Loggers(self.config, self.run, progress.say)
-        settings = self._stored_settings(architecture)
-        saving = Checkpoints(self.run, settings, self.data.identity(), architecture, durations, clock)
+        settings = self._stored_settings(module.learner.backbone.architecture)
+        saving = Checkpoints(self.run, settings, self.data.identity(), durations, clock)
         stop = StopOnSignal(saving.save, str(self.run.path))
         between = BetweenSteps(clock, saving, stop, self.state, self.config.compile == "auto")
         if trainer.is_global_zero:
