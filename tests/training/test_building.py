@@ -2,6 +2,7 @@
 
 import shutil
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,9 +99,21 @@ def test_views_have_boxes_for_learners_that_ask_for_them(method: str) -> None:
         assert torch.equal(view.image, same.image) and torch.equal(view.flipped, same.flipped)
 
 
-def module_of(plan: BatchPlan, settings: dict[str, Any]) -> Any:
+@pytest.mark.parametrize("method", ["byol", "simsiam", "pixpro", "pixcontrast"])
+def test_widths_that_earlier_runs_left_open_are_the_published_ones(method: str) -> None:
+    plan = BatchPlan(64, 32)
+    now = module_of(plan, {"method": method}).learner
+    earlier = module_of(plan, {"method": method}, projection_size=None, projection_hidden_size=None).learner
+    shapes, same = ({n: v.shape for n, v in each.state_dict().items()} for each in (now, earlier))
+    assert shapes == same
+
+
+def module_of(plan: BatchPlan, settings: dict[str, Any], **stored: Any) -> Any:
+    """Return the module of these settings, resolved but for what is `stored` otherwise."""
     images = torch.arange(64 * 3 * 16 * 16).mul(37).remainder(256).byte().view(64, 3, 16, 16)
     held = TensorImages(images)
     data = PreparedData("some", held, TensorImages(images[:0]), held, images, 3, ())
     config = PretrainConfig(backbone="resnet8_16", batch_size=32, preset="small", **settings)
-    return build_module(resolve(config, data), data, plan, Lengths(4, 1, 1, 0, 0, 0), None, None)
+    return build_module(
+        replace(resolve(config, data), **stored), data, plan, Lengths(4, 1, 1, 0, 0, 0), None, None
+    )

@@ -157,8 +157,8 @@ def test_networks_stay_compiled_where_views_alone_cannot_be(
     monkeypatch.setattr(warm_up, "_run_once", run_once)
     warm_up._run_as_compiled_as_possible(cast(Any, None), cast(Any, module), may_run_eagerly=True)
     assert given_up == what_is_given_up
-    told = ["trying again with views that are not", "training goes on without"][: len(given_up)]
-    lines = [f"warning: compiling failed, {what}: no code for that" for what in told]
+    told = ["trying again with uncompiled views", "training goes on uncompiled"][: len(given_up)]
+    lines = [f"warning: compiling failed (no code for that): {what}" for what in told]
     assert capsys.readouterr().err.splitlines() == lines
 
 

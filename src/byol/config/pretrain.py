@@ -58,8 +58,8 @@ class PretrainConfig:
     """Channels of the images, 1 or 3. Default: the data's."""
     preset: PresetName | dict[str, Any] | None = None
     """Augmentations; official is imagenet with the operations of BYOL's own code, pixpro with bilinear crops.
-    Default: where image-size is at most 96, small, else imagenet; with method simsiam simsiam-small, else
-    simsiam; with either glyph for digits and EMNIST; with pixpro and pixcontrast small, else pixpro. In YAML
+    Default, for an image-size up to 96 and above: small and imagenet; of simsiam simsiam-small and simsiam;
+    of pixpro and pixcontrast small and pixpro. byol and simsiam take glyph for digits and EMNIST. In YAML
     also views of your own, in names and values."""
     crop_scale: float | None = None
     """Smallest area of a random crop over the area of the image. Default: the preset's (0.08, of
@@ -87,8 +87,8 @@ class PretrainConfig:
     pixcontrast 0.00001), adamw 0.0001, sgd 0.0001."""
     tau: float | None = None
     """Decay rate of the target at the first step; it rises to 1 along a cosine. Default: as published
-    for this number of epochs; pixpro and pixcontrast 0.99. simsiam has no target, and does
-    without."""
+    for this number of epochs; pixpro and pixcontrast 0.99. simsiam has no target, and
+    ignores it."""
     target_statistics: TargetStatistics = "own"
     """Batch normalisation of the target: own = each batch's statistics, as published; copy, average =
     the online network's running statistics, copied or averaged with tau (EMAN). byol alone has it."""

@@ -12,6 +12,7 @@ from byol.augment.presets import natural_preset
 from byol.config import TIMM_WEIGHTS, PretrainConfig
 from byol.core.backbone import Backbone
 from byol.core.base_learner import Learner
+from byol.core.heads import BYOL_WIDTHS
 from byol.core.input_normalization import input_normalization, other_weights_hint
 from byol.core.learner import BYOL
 from byol.core.named_backbone import build_backbone
@@ -46,7 +47,7 @@ def build_module(
     net: nn.Module | None,
     hidden_layer: str | int | None,
 ) -> Pretraining:
-    """Return the module; its backbone is named by the settings, or around a network of the user's own."""
+    """Return the module, around the backbone that the settings name or the user's own network, `net`."""
     torch.manual_seed(derived_seed(config.seed, NETWORK))
     if net is None:
         named = _named_backbone(config)
@@ -172,14 +173,13 @@ def _pixel_learner(
     config: PretrainConfig, net: nn.Module, hidden_layer: str | int | None, total_steps: int
 ) -> PixelCL:
     assert config.image_size is not None and config.tau is not None
-    assert config.projection_size is not None and config.projection_hidden_size is not None
     return PixelCL(
         net,
         config.image_size,
         config.feature_layer,
         hidden_layer,
-        config.projection_size,
-        config.projection_hidden_size,
+        config.projection_size or BYOL_WIDTHS[0],  # runs saved before widths were resolved left them open
+        config.projection_hidden_size or BYOL_WIDTHS[1],
         moving_average_decay=config.tau,
         ppm_num_layers=config.propagation_layers,
         ppm_gamma=config.propagation_gamma,

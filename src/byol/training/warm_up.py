@@ -39,8 +39,8 @@ def _run_as_compiled_as_possible(trainer: L.Trainer, module: Pretraining, may_ru
     from torch._dynamo.exc import TorchDynamoException  # takes a second to import
 
     ways_out = [
-        ("trying again with views that are not", module.make_views.run_eagerly),
-        ("training goes on without", module.run_eagerly),
+        ("trying again with uncompiled views", module.make_views.run_eagerly),
+        ("training goes on uncompiled", module.run_eagerly),
     ]
     for what, run_eagerly in ways_out if may_run_eagerly else ():
         try:
@@ -49,7 +49,7 @@ def _run_as_compiled_as_possible(trainer: L.Trainer, module: Pretraining, may_ru
         except TorchDynamoException as error:
             cause = str(getattr(error, "inner_exception", error)).strip().partition("\n")[0]
             if is_first_process():
-                print(f"warning: compiling failed, {what}: {cause}", file=sys.stderr)
+                print(f"warning: compiling failed ({cause}): {what}", file=sys.stderr)
             run_eagerly()
     _run_once(trainer, module)
 
