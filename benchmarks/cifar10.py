@@ -43,7 +43,7 @@ import byol
 from byol.config import PretrainConfig
 from byol.errors import UserError
 from byol.rundir import RunDirectory
-from byol.settings import flag, read_flags, read_yaml, recipe_text
+from byol.settings import flag, read_flags, read_recipe
 from byol.training.errors import Interrupted
 
 STARTED = time.perf_counter()  # torch is not imported yet
@@ -104,13 +104,12 @@ def data_name(data: str) -> str:
 
 def settings_of(options: argparse.Namespace, words: Sequence[str]) -> dict[str, Any]:
     """Return the recipe's settings, with what the command line says instead of them."""
-    recipe = f"cifar-{options.budget}"
     ours = {"data": options.data, "devices": "1", "online_probe": True}
     flags = read_flags(PretrainConfig, words)
     for name in ("data", "out", "seed", "online_probe"):
         if name in flags:
             raise UserError(f"{flag(name)} is for this program to set")
-    settings = {**read_yaml(PretrainConfig, recipe_text(recipe), recipe), **ours, **flags}
+    settings = {**read_recipe(PretrainConfig, f"cifar-{options.budget}"), **ours, **flags}
     if "epochs" not in flags:
         del settings["epochs"]  # as many as fit the budget, not as the recipe reckons
     return settings

@@ -22,13 +22,9 @@ PATHS = {"plain": {}, "fast": {"compile": "on", "precision": "bf16"}}
 PROTOCOLS = ("knn", "logistic")
 _PROGRAM = """
 import json, sys, torch, byol
-from byol.config import PretrainConfig
-from byol.settings import read_yaml, recipe_text
 torch.set_num_threads(1)
 out, settings = sys.argv[1], json.loads(sys.argv[2])
-recipe = read_yaml(PretrainConfig, recipe_text("digits"), "recipe digits")
-recipe |= {"knn_every": "0", "logger": "none", "devices": "1"}
-run = byol.pretrain(out=out, **{**recipe, **settings})
+run = byol.pretrain(recipe="digits", out=out, knn_every="0", logger="none", devices="1", **settings)
 byol.evaluate(run.path, protocol="knn,logistic")
 speed = [record["images_per_second"] for record in run.metrics() if "images_per_second" in record]
 found = {r["protocol"]: r["value"] for r in run.results() if r["metric"] == "top1"}

@@ -11,12 +11,12 @@ import byol
 from byol.config import PretrainConfig
 from byol.errors import UserError
 from byol.rundir import RunDirectory, append_records, read_records
-from byol.settings import flag, read_yaml, recipe_text, settings_from
+from byol.settings import flag, read_recipe, settings_from
 
 
 def recipe_settings(name: str, data: str, quick: bool) -> dict[str, Any]:
     """Return a recipe's settings with this data; `quick`: for ten steps."""
-    recipe = read_yaml(PretrainConfig, recipe_text(name), name)
+    recipe = read_recipe(PretrainConfig, name)
     return {**recipe, "data": data, **({"epochs": "10st"} if quick else {})}
 
 

@@ -11,7 +11,7 @@ import byol
 from byol.config import PretrainConfig
 from byol.duration import steps_of
 from byol.rundir import RunDirectory
-from byol.settings import read_yaml, recipe_names, recipe_text, settings_from
+from byol.settings import read_recipe, read_yaml, recipe_names, recipe_text, settings_from
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -33,7 +33,7 @@ PUBLISHED = {  # epochs, batch size, base learning rate, weight decay, tau
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_imagenet_recipe_is_the_published_one(name: str) -> None:
-    settings = read_yaml(PretrainConfig, recipe_text(name), name)
+    settings = read_recipe(PretrainConfig, name)
     config = settings_from(PretrainConfig, settings)
     rates = (config.epochs, config.batch_size, config.base_lr, config.weight_decay, config.tau)
     assert rates == PUBLISHED[name]
@@ -84,7 +84,7 @@ PIXPRO = {
 @pytest.mark.parametrize("epochs", ["100", "400"])
 def test_pixpro_recipe_is_the_published_one(epochs: str) -> None:
     name = f"pixpro-{epochs}"
-    settings = read_yaml(PretrainConfig, recipe_text(name), name)
+    settings = read_recipe(PretrainConfig, name)
     config = settings_from(PretrainConfig, settings)
     expected = {**PIXPRO, "epochs": epochs}
     assert {field: getattr(config, field) for field in settings} == expected  # and nothing else is set
@@ -141,7 +141,7 @@ def test_recipe_takes_correct_steps(
         original(self, module)
 
     monkeypatch.setattr(StopOnSignal, "__call__", stop_at_three)
-    settings = read_yaml(PretrainConfig, recipe_text(name), name)
+    settings = read_recipe(PretrainConfig, name)
     config = settings_from(PretrainConfig, settings)
     images = torch.randint(0, 256, (100, 3, 32, 32), dtype=torch.uint8)
     small = {**shrunk, "batch_size": 16, "log_every": "1st", "out": str(tmp_path / "run")}

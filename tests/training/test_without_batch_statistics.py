@@ -7,7 +7,7 @@ import pytest
 
 import byol
 from byol.config import PretrainConfig
-from byol.settings import read_yaml, recipe_text
+from byol.settings import read_recipe
 
 BATCH_NORM = 0.973
 """kNN with batch norms and the recipe's tau, else as below, seed 0 (docs/log.md; seed 1: .970). To be
@@ -18,7 +18,7 @@ RECIPE = {"backbone": "resnet8_24", "batch_size": 64, "base_lr": "8e-3", "tau": 
 @pytest.mark.slow
 def test_digits_are_learnt_as_well_without_batch_statistics(tmp_path: Path) -> None:
     """The recipe `digits` at 30 epochs; the slower target is what suits it (docs/log.md)."""
-    settings: dict[str, Any] = read_yaml(PretrainConfig, recipe_text("digits"), "digits")
+    settings: dict[str, Any] = read_recipe(PretrainConfig, "digits")
     assert RECIPE.items() <= settings.items()
     settings |= {"epochs": "30", "holdout": 400, "knn_every": "30", "checkpoint_every": "0", "logger": "none"}
     settings |= {"normalization": "group", "tau": 0.996}

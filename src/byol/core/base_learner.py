@@ -87,15 +87,15 @@ class Learner(nn.Module):
         if self._has_trained or not self.training or torch.compiler.is_compiling():
             return
         self._has_trained = True
-        norms = [module for module in self.backbone.modules() if isinstance(module, _BatchNorm)]
+        norms = _batch_norms(self.backbone)
         if norms and not any(norm.training for norm in norms):
             warnings.warn(
                 "all batch norms of the network are in eval mode: call learner.train() before training, "
                 "unless they are to stay as they are",
                 stacklevel=2,
             )
-        kinds = {type(module) for module in self.modules() if isinstance(module, _BatchNorm)}
-        apart = kinds and not any(issubclass(kind, nn.SyncBatchNorm) for kind in kinds)
+        norms = _batch_norms(self)  # the heads' too
+        apart = norms and not any(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
         if apart and self._synchronizes is None and several_processes() and batch.is_cuda:
             warnings.warn(
                 "batch statistics are those of each process alone: join the processes and put the network on "
@@ -138,3 +138,7 @@ class Learner(nn.Module):
         if self.unreached:
             names = ", ".join(sorted(unreached))
             log.info("not trained, since the hidden layer does not depend on them: %s", names)
+
+
+def _batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    return [part for part in module.modules() if isinstance(part, _BatchNorm)]

@@ -91,6 +91,7 @@ def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
     total_steps = steps_of(config.epochs, "epochs", steps_per_epoch)
     optimizer = config.optimizer or ("sgd" if config.method == "simsiam" else "lars")  # as published
     defaults = _optimizer_defaults(optimizer, config.method, total_steps / steps_per_epoch)
+    tau = defaults.tau if config.tau is None else config.tau
     projection, hidden = SIMSIAM_WIDTHS if config.method == "simsiam" else BYOL_WIDTHS
     config = replace(
         config,
@@ -111,7 +112,7 @@ def resolve(config: PretrainConfig, data: PreparedData) -> PretrainConfig:
         normalize=config.normalize or ("timm" if config.backbone_weights == TIMM_WEIGHTS else "imagenet"),
         base_lr=defaults.base_lr if config.base_lr is None else config.base_lr,
         weight_decay=defaults.weight_decay if config.weight_decay is None else config.weight_decay,
-        tau=None if config.method == "simsiam" else defaults.tau if config.tau is None else config.tau,
+        tau=None if config.method == "simsiam" else tau,
     )
     if steps_of(config.log_every, "log_every", steps_per_epoch, total_steps) == 0:
         raise UserError("log_every is 0: give steps (20st); a run without metrics cannot be watched")
