@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from sklearn.neighbors import KNeighborsClassifier
 
 from byol.evaluation import knn as knn_module
-from byol.evaluation.knn import default_neighbours, knn, knn_scores, largest
+from byol.evaluation.knn import default_neighbours, knn, knn_scores, largest, similarities
 from byol.evaluation.problem import Problem
 
 
@@ -54,6 +54,15 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = knn_scores(train, labels, queries, 10, 0.1, 5)
     monkeypatch.setattr(knn_module, "_SIMILARITIES", 700)
     torch.testing.assert_close(knn_scores(train, labels, queries, 10, 0.1, 5), whole)
+
+
+@pytest.mark.parametrize("count", [1, 511, 512, 1300])
+def test_similarities_are_the_product_in_double_precision(count: int) -> None:
+    queries, bank = torch.randn(9, 40), torch.randn(count, 40)
+    out = torch.full((12, count), torch.nan)
+    found = similarities(queries, bank, out[:9])
+    torch.testing.assert_close(found, (queries.double() @ bank.double().T).float())
+    assert out[9:].isnan().all()
 
 
 @pytest.mark.parametrize(("count", "k"), [(50, 50), (800, 50), (1607, 100), (5000, 20), (4099, 1)])

@@ -11,6 +11,7 @@ from byol.evaluation.problem import Outcome, Problem
 TEMPERATURE = 0.1
 """T of the votes' weights exp(cos/T)."""
 _SIMILARITIES = 2**25  # at most that many at a time: 128 MiB
+_COLUMNS = 512  # of them that a CPU computes at a time: what a product reads and writes stays in its caches
 _SMALLEST_GROUP, _LARGEST_GROUP = 4, 8
 
 
@@ -62,11 +63,19 @@ def knn_scores(
     buffer = bank.new_empty(min(rows, len(queries)), len(bank))
     scores = []
     for chunk in F.normalize(queries.float()).split(rows):
-        similarity, nearest = largest(torch.mm(chunk, bank.T, out=buffer[: len(chunk)]), k)  # [m,k]
+        similarity, nearest = largest(similarities(chunk, bank, buffer[: len(chunk)]), k)  # [m,k]
         votes = ((similarity - similarity.amax(dim=1, keepdim=True)) / temperature).exp()
         empty = votes.new_zeros(len(chunk), num_classes)
         scores.append(empty.scatter_add_(1, labels[nearest], votes))  # [m,K]
     return torch.cat(scores)  # [M,K]
+
+
+def similarities(queries: Tensor, bank: Tensor, out: Tensor) -> Tensor:
+    """Return queries [m,D] times bank [N,D] transposed, written into `out` [m,N], float32."""
+    columns = _COLUMNS if out.device.type == "cpu" else len(bank)
+    for vectors, block in zip(bank.split(columns), out.split(columns, dim=1), strict=True):
+        torch.mm(queries, vectors.T, out=block)
+    return out
 
 
 def largest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
