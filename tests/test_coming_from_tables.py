@@ -19,7 +19,8 @@ from byol.augment.presets import PRESETS
 from byol.config import EmbedConfig, EvaluateConfig, PretrainConfig
 from byol.evaluation import finetune
 from byol.settings import flag, read_flags, settings_from
-from byol.training.preparation import peak_rate, resolve, worker_count
+from byol.training.preparation import worker_count
+from byol.training.resolution import peak_rate, resolve
 from tests.seed_options import known_options, split_at_commas
 from tests.test_coming_from import SEEDS, SYSTEMS, pairs, section
 from tests.training.test_pixel_settings import data_of

@@ -14,7 +14,8 @@ from byol.core.backbone import Backbone
 from byol.data.images import TensorImages
 from byol.training import advice as module
 from byol.training.advice import advice
-from byol.training.preparation import PreparedData, prepare_data, resolve
+from byol.training.preparation import PreparedData, prepare_data
+from byol.training.resolution import resolve
 
 IMAGES = TensorImages(torch.zeros(4, 3, 8, 8, dtype=torch.uint8))
 CONFIG = PretrainConfig(compile="off")

@@ -17,7 +17,8 @@ from byol.errors import UserError
 from byol.training import compilation
 from byol.training.building import build_module
 from byol.training.compilation import not_compiled_message, use_compile
-from byol.training.preparation import Lengths, PreparedData, resolve
+from byol.training.preparation import PreparedData
+from byol.training.resolution import Lengths, resolve
 
 MISSING = {
     "a C compiler": (shutil, "which", lambda name: None),

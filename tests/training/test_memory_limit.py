@@ -11,10 +11,11 @@ import torch
 import byol
 from byol.config import PretrainConfig
 from byol.rundir import RunDirectory
-from byol.training import memory_limit, preparation
+from byol.training import memory_limit
 from byol.training.memory_limit import machine_memory
 from byol.training.preparation import prepare_data
 from byol.training.processes import Launch
+from byol.training.resolution import resolve
 from tests.training.test_pretrain import assert_same_run
 from tests.training.test_resume import stopping_at
 
@@ -94,8 +95,8 @@ def test_a_gpu_holds_what_a_cpu_streams(monkeypatch: pytest.MonkeyPatch) -> None
     assert streamed.images is None and held.images is not None
     assert held.images.data_ptr() == images.data_ptr()
     for data in (streamed, held):
-        assert preparation.resolve(config, data).image_size == 96
-    assert [preparation.resolve(config, data).in_memory for data in (streamed, held)] == ["off", "on"]
+        assert resolve(config, data).image_size == 96
+    assert [resolve(config, data).in_memory for data in (streamed, held)] == ["off", "on"]
 
 
 @pytest.mark.parametrize(("before", "limits"), [("on", (10**6, 0)), ("off", (0, 10**6))])

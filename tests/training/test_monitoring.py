@@ -19,8 +19,9 @@ from byol.rundir import RunDirectory
 from byol.training import building
 from byol.training.callbacks import Monitor
 from byol.training.clock import Clock
-from byol.training.preparation import Lengths, prepare_data, resolve
+from byol.training.preparation import prepare_data
 from byol.training.progress import Progress
+from byol.training.resolution import Lengths, resolve
 from byol.training.watch import Watch, has_collapsed
 from byol.types import StepOutput
 

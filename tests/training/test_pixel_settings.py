@@ -14,7 +14,8 @@ from byol.data.dataset_images import DatasetImages
 from byol.data.images import TensorImages
 from byol.errors import UserError
 from byol.rundir import RunDirectory
-from byol.training.preparation import PreparedData, resolve
+from byol.training.preparation import PreparedData
+from byol.training.resolution import resolve
 from tests.training.conftest import Recorded
 
 METHODS = ("pixpro", "pixcontrast")

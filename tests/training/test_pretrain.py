@@ -26,7 +26,8 @@ from byol.methods import Method
 from byol.rundir import RunDirectory
 from byol.settings import settings_from
 from byol.training.checkpoint import load
-from byol.training.preparation import lengths, prepare_data, resolve
+from byol.training.preparation import prepare_data
+from byol.training.resolution import lengths, resolve
 from byol.training.run import Run
 from tests.scenes import write_scenes
 from tests.training.conftest import tiny_net

@@ -11,7 +11,8 @@ from byol.core.backbone import Backbone
 from byol.data.folder import unread_kinds
 from byol.data.images import natural_side, typical_side
 from byol.training.compilation import not_compiled_message
-from byol.training.preparation import PreparedData, view_size
+from byol.training.preparation import PreparedData
+from byol.training.resolution import view_size
 
 LARGE = 5_000_000
 """Parameters of a backbone that is no longer quick on a CPU: a ResNet-18 has 11 million."""

@@ -26,15 +26,9 @@ from byol.rundir import RunDirectory
 from byol.training.compilation import use_compile
 from byol.training.module import OptimizerSettings, Pretraining
 from byol.training.online_probe import OnlineProbe
-from byol.training.preparation import (
-    Lengths,
-    PreparedData,
-    peak_rate,
-    view_size,
-    view_specs,
-    worker_count,
-)
+from byol.training.preparation import PreparedData, worker_count
 from byol.training.processes import is_first_process
+from byol.training.resolution import Lengths, peak_rate, view_size, view_specs
 from byol.training.view_makers import ResidentViews, StreamedViews, ViewMaker
 from byol.weights import load_plain, read_weights, save_weights
 

@@ -21,10 +21,10 @@ from byol.training import checkpoint
 from byol.training.clock import Clock
 from byol.training.errors import Interrupted, NonFiniteError
 from byol.training.module import Pretraining
-from byol.training.preparation import Lengths
 from byol.training.processes import is_first_process
 from byol.training.progress import Progress
 from byol.training.requeue import requeue
+from byol.training.resolution import Lengths
 from byol.training.warm_up import needs_warm_up, warm_up
 from byol.training.watch import collapse_message, has_collapsed
 from byol.weights import save_weights

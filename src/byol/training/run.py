@@ -21,8 +21,9 @@ from byol.settings import flag, layered, settings_from
 from byol.training import checkpoint
 from byol.training.loggers import check_loggers
 from byol.training.peer_processes import RUN_PATH_VARIABLE
-from byol.training.preparation import Data, PreparedData, prepare_data, resolve
+from byol.training.preparation import Data, PreparedData, prepare_data
 from byol.training.processes import is_first_process, launch_of, started_outside
+from byol.training.resolution import resolve
 from byol.training.session import Session
 
 _MAY_CHANGE_ON_RESUME = ("devices", "nodes", "num_workers", "debug")

@@ -28,9 +28,10 @@ from byol.training.loggers import Loggers
 from byol.training.module import Pretraining
 from byol.training.peer_processes import PeerProcesses
 from byol.training.picture import draw_first_views
-from byol.training.preparation import Lengths, PreparedData, lengths, view_size, worker_count
+from byol.training.preparation import PreparedData, worker_count
 from byol.training.processes import launch_of
 from byol.training.progress import Progress
+from byol.training.resolution import Lengths, lengths, view_size
 from byol.training.trainer import build_trainer
 
 
