@@ -1,5 +1,6 @@
 """Where the learner's views come from: the preset, or the user's own functions."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -166,9 +167,10 @@ def test_views_of_different_shapes_are_one_line(
     """A view of one image would else be compared with each of the other view's."""
     learner = make_learner(normalization=normalization)
     before = {name: value.clone() for name, value in learner.state_dict().items()}
-    for views in ((torch.rand(4, 3, 8, 8), torch.rand(shape)), (torch.rand(shape), torch.rand(4, 3, 8, 8))):
+    pairs = ((torch.rand(4, 3, 8, 8), torch.rand(shape)), (torch.rand(shape), torch.rand(4, 3, 8, 8)))
+    for views, step in itertools.product(pairs, (learner, learner.compare_in_turn)):
         with pytest.raises(UserError) as caught:
-            learner(*views)
+            step(*views)
         first, second = (list(view.shape) for view in views)
         assert str(caught.value).startswith(f"the views are {first} and {second}: both must be [B,C,S,S]")
         assert "\n" not in str(caught.value)

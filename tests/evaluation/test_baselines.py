@@ -8,7 +8,7 @@ from torch import nn
 
 from byol.augment.evaluation import Preprocess
 from byol.core.backbone import Backbone
-from byol.data.images import Subset
+from byol.data.images import Subset, TensorImages
 from byol.data.source import Source
 from byol.errors import UserError
 from byol.evaluation.baselines import centred_pixels, measure_batch_norm, random_init
@@ -72,3 +72,12 @@ def test_pixels_are_centred_by_the_train_mean(digits: Source) -> None:
     raw = digits.test[3].flatten() / 255
     found = extract(network, preprocess, digits.test).vectors[3]
     torch.testing.assert_close(found, raw - network.mean)
+
+
+@pytest.mark.parametrize(("sides", "expected"), [((40, 12), 12), ((12, 40), 12), ((64, 48), 32)])
+def test_pixels_are_a_square_of_the_shorter_side_but_of_32_at_most(
+    sides: tuple[int, int], expected: int
+) -> None:
+    images = torch.randint(0, 256, (4, 3, *sides), dtype=torch.uint8)
+    _, preprocess = centred_pixels(TensorImages(images))
+    assert preprocess.size == expected

@@ -128,3 +128,20 @@ def test_unreadable_images_are_left_out_where_that_is_asked_for(
     assert not any(name.endswith("cats/00.png") for name in names)
     told = capsys.readouterr().err
     assert "left out what cannot be read: train/cats/00.png, test/cats/00.png\n" in told
+    assert "left alone" not in told
+
+
+def test_files_of_other_kinds_are_told_of(
+    make_run: MakeRun,
+    make_net: MakeNet,
+    photographs: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(photographs, tmp_path / "data")
+    (tmp_path / "data" / "cats" / "film.mp4").write_bytes(b"")
+    (tmp_path / "data" / "cats" / "raw.heic").write_bytes(b"")
+    settings = {"data": f"folder:{tmp_path / 'data'}", "out": tmp_path / "v.parquet", "device": "cpu"}
+    embed(make_run().path, net=make_net(), split="train", **settings)
+    told = capsys.readouterr().err
+    assert "left alone 1 of kinds that are not read (.heic): convert them to jpg or png\n" in told

@@ -12,7 +12,7 @@ from byol.data.source import Source
 from byol.data.splits import draw_labels
 from byol.errors import UserError
 from byol.evaluation.classifier import Classifier
-from byol.evaluation.finetune import Trial, best, divided, finetune
+from byol.evaluation.finetune import EPOCHS, RATES, Trial, best, divided, finetune
 from byol.evaluation.problem import accuracy
 from byol.evaluation.supervised import Setting, Supervision
 
@@ -85,6 +85,12 @@ def test_no_label_outside_is_read(backbone: Backbone, digits: Source) -> None:
     (first, settings), (second, settings_again) = found
     assert settings == settings_again
     assert same(first, second)
+
+
+def test_the_default_grid_is_the_published_one() -> None:
+    """BYOL, appendix C.2."""
+    assert sorted(RATES) == [0.005, 0.01, 0.02, 0.05, 0.1]
+    assert sorted(EPOCHS) == [30, 50]
 
 
 def test_a_grid_of_one_needs_no_comparison(watched: Watched) -> None:

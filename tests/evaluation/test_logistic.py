@@ -83,6 +83,8 @@ def test_standardization_equals_scikit_learn_and_spares_constants() -> None:
     np.testing.assert_allclose(Standardization.of(vectors)(vectors).numpy(), expected, atol=1e-4)
     constant = torch.full((50, 3), 0.1)
     assert Standardization.of(constant)(constant).abs().max() < 1e-6
+    rounded = torch.full((1000, 1), 1e4) + torch.randint(0, 2, (1000, 1)) * 2**-10  # neighbouring floats
+    assert Standardization.of(rounded).scale == 1
 
 
 def test_choice_equals_the_best_of_scikit_learn() -> None:

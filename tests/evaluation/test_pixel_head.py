@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -62,6 +64,12 @@ def test_what_a_cell_tells_is_learned_from_its_pixels() -> None:
     centres = torch.stack(truth)[:, 6::4, 2::4]  # pixels in the middle of cells
     right = (logits.argmax(dim=2)[:, :, 1:] == centres).double().mean(dim=(1, 2, 3))
     assert right[1] > 0.98
+
+
+def test_how_often_a_class_occurs_is_learned_where_maps_tell_nothing() -> None:
+    maps, noise = list(torch.zeros(20, 3, 6, 8)), torch.rand(20, 24, 32, generator=torch.Generator())
+    heads = fit_pixel_heads(maps, list((noise < 0.25).to(torch.uint8)), 2, VOID, rates=[0.3], epochs=30)
+    assert (heads.bias[0, 0] - heads.bias[0, 1]).item() == pytest.approx(math.log(3), abs=0.05)
 
 
 def test_each_rate_learns_as_if_alone_also_beside_one_that_diverges() -> None:

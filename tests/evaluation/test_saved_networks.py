@@ -1,5 +1,6 @@
 """Fine-tuned networks that are kept: they give what was reported, and what does not suit them is refused."""
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -304,13 +305,20 @@ def test_without_the_setting_nothing_is_kept(make_run: MakeRun, make_net: MakeNe
     assert not run.networks.exists()
 
 
+@pytest.mark.parametrize(
+    ("function", "error"),
+    [
+        ("save_weights", UserError("cannot save: no space left on device")),
+        ("write_atomically", OSError(errno.ENOSPC, "no space left on device")),
+    ],
+)
 def test_a_disk_that_is_full_leaves_no_half_network_but_the_numbers(
-    make_run: MakeRun, make_net: MakeNet, monkeypatch: pytest.MonkeyPatch
+    function: str, error: Exception, make_run: MakeRun, make_net: MakeNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*arguments: Any) -> None:
-        raise UserError("cannot save: no space left on device")
+        raise error
 
-    monkeypatch.setattr("byol.evaluation.classifier.save_weights", full)
+    monkeypatch.setattr(f"byol.evaluation.classifier.{function}", full)
     run = make_run()
     with pytest.raises(UserError, match="no space left"):
         evaluate(run.path, net=make_net(), **TUNING)

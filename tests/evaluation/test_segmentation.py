@@ -129,6 +129,10 @@ def test_networks_of_one_size_get_resized_images() -> None:
     inputs, part = WholeImages(backbone), scenes(3)
     assert not inputs.takes(part.images.shape[1:]) and inputs.takes(torch.Size((3, 16, 16)))
     assert inputs(part.images).shape == (3, 3, 16, 16)
+    edges = torch.zeros(1, 3, 48, 48, dtype=torch.uint8)
+    edges[..., 20:] = 255
+    # Bicubic resampling overshoots at edges, and pixels end at 0 and 1.
+    assert inputs(edges).aminmax() == (0, 1)
     assert next(map_batches(backbone, part)).shape == (3, 4, 8, 8)
 
 
