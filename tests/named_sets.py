@@ -67,13 +67,13 @@ def idx(array: Bytes) -> bytes:
 
 
 def write_emnist(data_dir: Path, variant: str, images: Bytes, labels: list[int]) -> str:
-    """Write the same images [N,28,28] as train and test of one EMNIST set; return the archive's MD5."""
+    """Write images [N,28,28] as train and, inverted, as test of one EMNIST set; return the archive's MD5."""
     raw = data_dir / "EMNIST" / "raw"
     raw.mkdir(parents=True)
     with zipfile.ZipFile(raw / "gzip.zip", "w") as archive:
-        for split in ("train", "test"):
+        for split, pixels in (("train", images), ("test", 255 - images)):
             name = f"gzip/emnist-{variant}-{split}"
-            lying = gzip.compress(idx(images.transpose(0, 2, 1).copy()))
+            lying = gzip.compress(idx(pixels.transpose(0, 2, 1).copy()))
             archive.writestr(f"{name}-images-idx3-ubyte.gz", lying)
             numbers = np.array(labels, dtype=np.uint8)
             archive.writestr(f"{name}-labels-idx1-ubyte.gz", gzip.compress(idx(numbers)))

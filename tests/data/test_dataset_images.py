@@ -8,6 +8,7 @@ from torch.utils.data import Dataset, TensorDataset
 from torch.utils.data import Subset as TorchSubset
 
 from byol.data.dataset_images import DatasetImages
+from byol.data.mock_dataset import MockDataset
 from byol.errors import UserError
 
 BYTES = torch.randint(0, 256, (6, 3, 4, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -98,3 +99,14 @@ def test_numpy_integer_labels_count_as_labels():
         1,
         0,
     ]
+
+
+def test_mock_images_are_noise_that_an_index_always_gives() -> None:
+    noise = MockDataset(12, 5)
+    first = [noise[index] for index in range(5)]
+    assert all(torch.equal(noise[index], image) for index, image in enumerate(first))
+    assert len(noise) == 5 and len({tuple(image.flatten().tolist()) for image in first}) == 5
+    assert all(image.shape == (3, 12, 12) and 0 <= image.min() < image.max() <= 1 for image in first)
+    for index in (-1, 5):
+        with pytest.raises(IndexError, match=f"image {index} of 5"):
+            noise[index]

@@ -139,8 +139,8 @@ def test_emnist_stands_upright_with_labels_from_zero(tmp_path, monkeypatch, vari
     images = np.stack([letter_l(), *random_images(2, 28, 1)[:, 0]])
     monkeypatch.setattr(published.EMNIST, "md5", write_emnist(tmp_path, variant, images, labels))
     source = open_torchvision(f"emnist/{variant}", None, str(tmp_path))
-    for image_set in (source.train, source.test):
-        assert np.array_equal(image_set.images[:, 0].numpy(), images)
+    for image_set, written in ((source.train, images), (source.test, 255 - images)):
+        assert np.array_equal(image_set.images[:, 0].numpy(), written)
         assert image_set.labels.tolist() == [0, classes - 1, 3]
         assert "".join(image_set.class_names) == EMNIST_CLASSES[variant]
     assert source.channels == 1

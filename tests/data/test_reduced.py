@@ -1,6 +1,7 @@
 """Large JPEG files are decoded no larger than their views or vectors need, and mean the same."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from unittest import mock
@@ -120,11 +121,25 @@ def folder(path: Path) -> Path:
     return path
 
 
+@contextmanager
+def counted_reductions() -> Iterator[list[int]]:
+    """Collect by how much smaller each file is decoded meanwhile."""
+    found: list[int] = []
+    pixels = EncodedPicture.pixels
+
+    def counted(image: EncodedPicture, reduction: int = 1) -> Tensor:
+        found.append(reduction)
+        return pixels(image, reduction)
+
+    with mock.patch.object(EncodedPicture, "pixels", counted):
+        yield found
+
+
 def test_views_of_large_files_are_those_of_whole_images(tmp_path: Path) -> None:
     images, plan = open_source(f"folder:{folder(tmp_path / 'images')}").train, BatchPlan(4, 4)
     spec = PRESETS["small"][0]
-    (batch,) = streamed_batches(images, plan, (spec, spec), 32, 0, 1, num_workers=0)
-    reduced = 0
+    with counted_reductions() as reductions:
+        (batch,) = streamed_batches(images, plan, (spec, spec), 32, 0, 1, num_workers=0)
     for row, index in enumerate(plan.indices(0).tolist()):
         whole = images[index]
         height, width = whole.shape[1:]
@@ -141,23 +156,27 @@ def test_views_of_large_files_are_those_of_whole_images(tmp_path: Path) -> None:
             # Edges of crops lie on the nearest of the reduced pixels, at most a quarter of the view's away.
             shifted = apart(expected.roll(1, 2), expected).mean()
             assert apart(batch.images[row, view], expected).mean() < 0.3 * shifted
-        reduced += EncodedPicture(turned(1)).reduction(min(sides), 32) > 1
-    assert reduced >= 2, "or this test compares nothing"
+        assert reductions[row] == EncodedPicture(turned(1)).reduction(min(sides), 32)
+    assert sum(reduction > 1 for reduction in reductions) >= 2, "or this test compares nothing"
+
+
+def test_the_official_code_s_views_are_of_whole_images(tmp_path: Path) -> None:
+    """It does not antialias: a reduced image would give it other pixels."""
+    images, plan = open_source(f"folder:{folder(tmp_path / 'images')}").train, BatchPlan(4, 4)
+    with counted_reductions() as reductions:
+        list(streamed_batches(images, plan, PRESETS["official"], 32, 0, 1, num_workers=0))
+    assert reductions == [1] * 4
 
 
 def test_vectors_of_large_files_are_those_of_whole_images(tmp_path: Path) -> None:
     images = open_source(f"folder:{folder(tmp_path / 'images')}").train
     preprocess = Preprocess(28, mean=(0.0,) * 3, std=(1.0,) * 3, crop_fraction=28 / 32)
-    drafts: list[int] = []
-    pixels = EncodedPicture.pixels
-
-    def counted(image: EncodedPicture, reduction: int = 1) -> Tensor:
-        drafts.append(reduction)
-        return pixels(image, reduction)
-
-    with mock.patch.object(EncodedPicture, "pixels", counted):
+    with counted_reductions() as reductions:
         (batch,) = preprocessed_batches(images, preprocess, torch.arange(4), num_workers=0)
-    assert drafts == [1, *[8] * 4]  # the first one is read whole, which tells that the set is not for memory
+    assert reductions == [
+        1,
+        *[8] * 4,
+    ]  # one is read whole to tell that the set is not for memory
     for row in range(4):
         difference = apart(batch[row] * 255, preprocess(images[row]) * 255)
         assert float(difference.mean()) < 1 and float(difference.max()) < 16

@@ -5,13 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from byol.augment.evaluation import Preprocess
 from byol.core.backbone import Backbone
 from byol.data.images import Subset
 from byol.data.source import Source
 from byol.errors import UserError
+from byol.evaluation import fcn
 from byol.evaluation.dense_task import DenseTask, divide_dense, masks_of
 from byol.evaluation.fcn import FineTuning, SegmentationNetwork, _loss, finetune_fcn
 from byol.evaluation.pixel_metrics import mean_iou, pixel_confusion
@@ -94,6 +95,18 @@ def test_one_that_diverges_is_not_chosen_and_all_of_them_is_an_error(task: Dense
     assert 0 <= settings["grid"][1]["validation"] <= 1
     with pytest.raises(UserError, match="diverged: give lower --finetune-rates"):
         finetune_fcn(FineTuning(network(), few), [Setting(1e30, 2)], print)
+
+
+def test_weights_decay_as_in_torchvision_s_references(
+    task: DenseTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(logits: Tensor, classes: Tensor, void: int) -> Tensor:
+        return 0 * logits.sum()
+
+    monkeypatch.setattr(fcn, "_loss", nothing)
+    few = FineTuning(network(), replace(task, train=Subset(task.train, range(16))))
+    start, end = (few.fitted(Setting(rate, 1)).head[0].weight for rate in (0.0, 0.5))
+    torch.testing.assert_close(end, start * (1 - 0.5 * 16 / 256 * 1e-4), rtol=2e-7, atol=0)
 
 
 def test_weights_that_were_broken_before_are_not_blamed_on_the_rate(task: DenseTask) -> None:
