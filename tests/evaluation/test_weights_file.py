@@ -21,6 +21,7 @@ from byol.core.backbone import Backbone
 from byol.core.named_backbone import build_backbone
 from byol.data.source import Source
 from byol.errors import UserError
+from byol.evaluation import opening
 from byol.evaluation.embedding import embed
 from byol.evaluation.opening import open_with_data
 from byol.evaluation.run import evaluate
@@ -71,6 +72,23 @@ def test_the_numbers_are_those_of_the_bundle(weights: Path, tmp_path: Path) -> N
     assert json.loads((tmp_path / "numbers.json").read_text()) == [r.to_dict() for r in by_file]
     whole = [r.value * 500 for r in by_file if r.metric != "mean_per_class"]
     assert all(round(value, 6) % 1 == 0 for value in whole)  # the whole test split
+
+
+def test_data_are_opened_as_asked_for(weights: Path, digits: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[object, ...]] = []
+
+    def record(spec: object, **settings: object) -> Source:
+        opened.append((spec, settings))
+        return digits
+
+    monkeypatch.setattr(opening, "open_source", record)
+    evaluate(weights, protocol="knn", out=weights.with_name("a.json"), **DIGITS)
+    given = {"data": "emnist/digits", "data_dir": "here", "channels": 1}
+    evaluate(weights, protocol="knn", out=weights.with_name("b.json"), **DIGITS | given)
+    assert opened == [
+        ("digits", {"channels": None, "data_dir": "./datasets", "on_error": "stop"}),
+        ("emnist/digits", {"channels": 1, "data_dir": "here", "on_error": "stop"}),
+    ]
 
 
 def test_vectors_come_from_these_weights_in_eval_mode(weights: Path, digits: Source, tmp_path: Path) -> None:
