@@ -31,8 +31,8 @@ def logger_names(text: str) -> tuple[str, ...]:
 
 
 def at_least(config: Any, low: float, *names: str) -> None:
-    """Raise UserError where a setting of these names is given and below `low`."""
+    """Raise UserError where a setting of these names is given, and is not `low` or more."""
     for name in names:
         value = getattr(config, name)
-        if value is not None and value < low:
+        if value is not None and not value >= low:  # nor is NaN
             raise UserError(f"{name} is {value}, it must be at least {low:g}")
