@@ -1,8 +1,9 @@
 """What a run is built of: compiled where that can be and gains something, with boxes where they are used."""
 
+import inspect
 import shutil
 import sysconfig
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from byol.config import PretrainConfig
 from byol.data.batches import BatchPlan
 from byol.data.images import TensorImages
 from byol.errors import UserError
-from byol.training import compilation
+from byol.training import building, compilation
 from byol.training.building import build_module
 from byol.training.compilation import not_compiled_message, use_compile
 from byol.training.preparation import PreparedData
@@ -107,6 +108,57 @@ def test_widths_that_earlier_runs_left_open_are_the_published_ones(method: str) 
     earlier = module_of(plan, {"method": method}, projection_size=None, projection_hidden_size=None).learner
     shapes, same = ({n: v.shape for n, v in each.state_dict().items()} for each in (now, earlier))
     assert shapes == same
+
+
+WIDTHS = {"projection_size": 24, "projection_hidden_size": 40}
+ASKED: list[tuple[dict[str, Any], dict[str, Any]]] = [  # flags, and the learner's arguments
+    (
+        {"target_statistics": "average", "gather_projections": True, "tau": 0.9},
+        {"target_statistics": "average", "gather_projections": True, "moving_average_decay": 0.9}
+        | {"use_momentum": True, "normalization": "batch"},
+    ),
+    ({"normalization": "group"}, {"normalization": "group"}),
+    ({"method": "simsiam"}, {"use_momentum": False}),
+    (
+        {"method": "pixpro", "propagation_layers": 2, "propagation_gamma": 1.5, "positive_distance": 0.5}
+        | {"feature_layer": "layer3", "instance_weight": 0.25, "normalization": "group", "tau": 0.9},
+        {"use_pixpro": True, "ppm_num_layers": 2, "ppm_gamma": 1.5, "distance_thres": 0.5}
+        | {"hidden_layer_pixel": "layer3", "alpha": 0.25, "normalization": "group"}
+        | {"moving_average_decay": 0.9},
+    ),
+    (
+        {"method": "pixcontrast", "pixel_temperature": 0.2},
+        {"use_pixpro": False, "similarity_temperature": 0.2},
+    ),
+]
+
+
+@pytest.mark.parametrize(("flags", "expected"), ASKED, ids=str)
+def test_every_setting_reaches_the_learner(
+    flags: dict[str, Any], expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "PixelCL" if "use_pixpro" in expected else "BYOL"
+    found: dict[str, Any] = {}
+    learner = getattr(building, name)
+
+    def recorded(*arguments: Any, **named: Any) -> Any:
+        found.update(inspect.signature(learner).bind(*arguments, **named).arguments)
+        return learner(*arguments, **named)
+
+    monkeypatch.setattr(building, name, recorded)
+    module_of(BatchPlan(64, 32), {**WIDTHS, **flags})
+    same = {**WIDTHS, "image_size": 16, "channels": 3, "total_steps": 4, "sync_batchnorm": False}
+    assert found == found | expected | same
+
+
+@pytest.mark.parametrize("optimizer", ["lars", "adamw", "sgd"])
+def test_every_setting_reaches_the_optimizer(optimizer: str) -> None:
+    """The rate is per 256 images, and batches are of 32."""
+    flags = {"base_lr": 0.8, "weight_decay": 0.03, "warmup_start": 0.25, "final_lr": 0.01}
+    settings = module_of(BatchPlan(64, 32), {"optimizer": optimizer, **flags}).settings
+    expected = (optimizer, 0.1, 0.03, False, 1, 4, 0.25, 0.01)
+    assert astuple(settings) == expected
+    assert module_of(BatchPlan(64, 32), {"method": "simsiam"}).settings.decay_all
 
 
 def module_of(plan: BatchPlan, settings: dict[str, Any], **stored: Any) -> Any:
