@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from byol.augment.evaluation import preprocess_for
-from byol.augment.presets import natural_preset, preset_named
+from byol.augment.presets import natural_preset
 from byol.config import EmbedConfig, EvaluateConfig
 from byol.core.backbone import Backbone, lay_out
 from byol.core.input_normalization import input_normalization, other_weights_hint
@@ -104,7 +104,6 @@ def _build(config: EvaluateConfig | EmbedConfig, source: Source, net: nn.Module 
     """Build the network, with the preprocessing of its training."""
     size = config.image_size or natural_side(source.pretraining, resident(source.pretraining))
     preset = config.preset or natural_preset(source.name, size)
-    preset_named(preset)  # an unknown one would pass for one without a central cut
     if config.backbone is None:
         assert net is not None
         backbone = Backbone(net, size, channels=source.channels)
