@@ -120,6 +120,7 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["pretrain", "--holdout", "5000"], ["5000", "1297"]),
         (["pretrain", "--channels", "5"], ["channels"]),
         (["pretrain", "--warmup", "200", "--epochs", "100"], ["warm-up", "--warmup"]),
+        (["pretrain", "--warmup", "100", "--epochs", "100"], ["warm-up", "--warmup"]),
         (["pretrain", "--backbone-weights", "no.pt"], ["no file with weights at", "no.pt"]),
         (["pretrain", "--backbone", "resnet8_16", "--backbone-weights", "timm"], ["timm has no weights"]),
         (["pretrain", "--backbone-weights", "timm"], ["of the small stem", "Give --stem standard"]),

@@ -42,6 +42,9 @@ def test_other_limits() -> None:
         request_of("knn", "5", draws=0)
     with pytest.raises(UserError, match="--augment"):
         request_of("knn", "all", augment=True)
+    assert request_of("knn", "1%,all", report=True).amounts == ("1%", "all")
+    with pytest.raises(UserError, match="--report shows what comes of all labels: add all to --labels"):
+        request_of("knn", "1%,5", report=True)
 
 
 def test_metric_and_transfer() -> None:
