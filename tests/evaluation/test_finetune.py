@@ -88,7 +88,7 @@ def test_no_label_outside_is_read(backbone: Backbone, digits: Source) -> None:
 
 
 def test_the_default_grid_is_the_published_one() -> None:
-    """BYOL, appendix C.2."""
+    """For few labels: BYOL, appendix C."""
     assert sorted(RATES) == [0.005, 0.01, 0.02, 0.05, 0.1]
     assert sorted(EPOCHS) == [30, 50]
 

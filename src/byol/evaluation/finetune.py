@@ -25,7 +25,7 @@ from byol.evaluation.supervised import (
 from byol.weights import all_finite
 
 RATES = (0.005, 0.01, 0.02, 0.05, 0.1)
-"""Base rates per 256 images; with `EPOCHS` the grid of BYOL, appendix C.2."""
+"""Base rates per 256 images; with `EPOCHS` the grid of the paper for few labels (appendix C)."""
 EPOCHS = (30, 50)
 HELD_OF_FEW = 0.2
 """Share of few labels on which settings are chosen."""
