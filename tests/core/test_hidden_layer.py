@@ -49,6 +49,14 @@ def test_tokens_are_averaged_without_the_class_token() -> None:
     torch.testing.assert_close(pooled(patches, images, nn.Identity()), patches.mean(1))
 
 
+@pytest.mark.parametrize(
+    ("tokens", "prefix"), [(1, 0), (2, 1), (4, 0), (5, 1), (6, 0), (8, 0), (9, 0), (10, 1), (12, 0), (16, 0)]
+)
+def test_a_token_before_a_square_of_patches_is_no_patch(tokens: int, prefix: int) -> None:
+    output, images = torch.randn(2, tokens, 6), torch.zeros(2, 3, 32, 32)
+    torch.testing.assert_close(pooled(output, images, nn.Identity()), output[:, prefix:].mean(1))
+
+
 def test_the_network_says_how_many_tokens_are_no_patches() -> None:
     net = nn.Identity()
     net.num_prefix_tokens = 5

@@ -79,6 +79,17 @@ def test_the_users_augmentation_gets_crops_of_both_views(kind: str, preset: str)
         assert torch.equal(boxes_of(view), boxes_of(other)) and torch.equal(view.flipped, other.flipped)
 
 
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32, torch.float64])
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+def test_images_of_any_kind_suit_a_network_of_any_precision(
+    kind: torch.dtype, precision: torch.dtype
+) -> None:
+    learner = make_pixel_learner(tiny_net().to(precision))
+    images = torch.randint(0, 2, (4, 3, 12, 12)).to(kind)
+    assert learner(images).dtype == precision
+    assert {view.image.dtype for view in learner.draw_views(images)} == {precision}
+
+
 def test_a_second_augmentation_is_the_second_views() -> None:
     images = torch.rand(4, 3, 24, 24)
     learner = make_pixel_learner(augment_fn=lambda x: x * 0 + 1, augment_fn2=nn.Sequential())
