@@ -1,3 +1,4 @@
+import math
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from torchvision.transforms.v2 import functional as tv
 from byol.augment.draw import draw_geometric
 from byol.augment.evaluation import Preprocess
 from byol.core.backbone import Backbone
-from byol.data.images import Subset
+from byol.data.images import Subset, TensorImages
 from byol.data.source import Source, open_source
 from byol.evaluation import augmented
 from byol.evaluation.augmented import CROP_AND_FLIP, RandomCrops, augmented_training
@@ -80,6 +81,15 @@ def test_crop_and_flip_are_the_whole_augmentation(digits: Source, preprocess: Pr
     assert pixels.max() < 1 + 1e-5
     originals = torch.stack([images[index].flatten() / 255 for index in range(len(images))])
     assert pixels.mean() == pytest.approx(float(originals.mean()), abs=0.1)
+
+
+def test_half_of_the_crops_are_mirrored(preprocess: Preprocess) -> None:
+    rising = torch.arange(8, dtype=torch.uint8).mul(30).expand(400, 1, 8, 8)
+    images = TensorImages(rising, torch.zeros(400, dtype=torch.int64))
+    training = augmented_training(nn.Flatten(), preprocess, images)
+    views = torch.cat([vectors for vectors, _ in training(torch.arange(400))(0)]).view(400, 8, 8)
+    mirrored = float((views[:, 4, 0] > views[:, 4, 7]).float().mean())
+    assert abs(mirrored - 0.5) < 4 * math.sqrt(0.25 / 400)
 
 
 def test_the_network_stays_as_it_is(backbone: Backbone, digits: Source, preprocess: Preprocess) -> None:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from sklearn.datasets import load_digits
 from torch import nn
 
+from byol.errors import UserError
 from byol.evaluation.linear import (
     batch_size_for,
     clean_training,
@@ -83,6 +84,13 @@ def test_last_epoch_with_the_chosen_rate_on_everything() -> None:
     batches = clean_training(problem, 0, "cpu")(torch.arange(1200))
     heads = fit_heads(batches, 1200, (10, 64), [outcome.settings["lr"]], 4)
     torch.testing.assert_close(outcome.scores, next(heads.scores(problem.queries)))
+
+
+def test_nothing_to_choose_on_is_told() -> None:
+    with pytest.raises(
+        UserError, match="1200 labelled images are too few to keep some for choosing settings"
+    ):
+        linear(replace(digits_problem(), choice=torch.arange(0)), epochs=1)
 
 
 @pytest.mark.parametrize(("count", "size"), [(1, 1), (1600, 100), (50_000, 1024)])

@@ -100,6 +100,10 @@ def test_choice_equals_the_best_of_scikit_learn() -> None:
     assert chosen == grid[int(np.argmax(scores))]
 
 
+def test_the_grid_is_two_per_decade() -> None:
+    np.testing.assert_allclose(C_GRID, np.logspace(-4, 1, 11))
+
+
 def test_fits_everything_with_the_chosen_c() -> None:
     problem = digits_problem()
     outcome = logistic(problem)
