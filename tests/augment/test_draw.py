@@ -1,13 +1,23 @@
 """What is drawn, against torchvision's own sampling and the stated ranges and probabilities."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torchvision.transforms import v2
 
-from byol.augment.draw import BRIGHTNESS, CONTRAST, NONE, SATURATION, draw, draw_geometric, draw_photometric
-from byol.augment.presets import PRESETS, Crop, Jitter, ViewSpec
+from byol.augment.draw import (
+    BRIGHTNESS,
+    CONTRAST,
+    NONE,
+    SATURATION,
+    draw,
+    draw_geometric,
+    draw_geometric_pair,
+    draw_photometric,
+)
+from byol.augment.presets import PRESETS, Affine, Crop, Jitter, ViewSpec
 
 COUNT = 6000
 FIRST, SECOND = PRESETS["imagenet"]
@@ -138,3 +148,26 @@ def test_the_draw_follows_the_generator():
             assert torch.equal(value, getattr(right.photometric, name))
     assert torch.equal(left.geometric.box, right.geometric.box)
     assert not torch.equal(left.geometric.box, draw(SECOND, 8, 50, 60, 3, generator(8)).geometric.box)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"crop": Crop(scale=(0.05, 0.1), ratio=(1.0, 1.0))},
+        {"flip": 1.0},
+        {"semantics": "official"},
+        {"crop": None, "affine": Affine()},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_views_of_one_image_are_drawn_as_each_is_meant(other):
+    plain = ViewSpec(crop=Crop(scale=(1.0, 1.0), ratio=(1.0, 1.0)))
+    differs = replace(plain, **other)
+    for specs in ((plain, differs), (differs, plain)):
+        for spec, drawn in zip(specs, draw_geometric_pair(specs, 64, 64, generator()), strict=True):
+            assert drawn.semantics == spec.semantics and drawn.flip.tolist() == [spec.flip == 1]
+            assert (drawn.affine is None) == (spec.affine is None)
+            assert (drawn.box is None) == (spec.crop is None)
+            if drawn.box is not None:
+                area = float(drawn.box[0, 2] * drawn.box[0, 3]) / 64**2
+                assert spec.crop.scale[0] * 0.9 <= area <= spec.crop.scale[1] * 1.1

@@ -31,3 +31,12 @@ def test_strided_stem_halves_the_side() -> None:
     backbone = build_backbone("resnet8_16", 32, stem="strided")
     assert backbone.num_features == 64
     assert backbone.net.conv1.stride == (2, 2) and backbone.net.conv1.kernel_size == (3, 3)
+
+
+def test_convolutions_start_as_he_et_al_start_them() -> None:
+    """Normal with a variance of 2 / (outputs x kernel), arXiv 1502.01852; torch's own is a sixth of that."""
+    torch.manual_seed(0)
+    convolutions = [m for m in CifarResNet(1, 32).modules() if isinstance(m, torch.nn.Conv2d)]
+    for convolution in convolutions[1:]:  # the first has few weights
+        weight = convolution.weight.detach()
+        assert float(weight.std()) == pytest.approx((2 / weight[:, 0].numel()) ** 0.5, rel=0.06)
