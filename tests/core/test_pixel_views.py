@@ -1,5 +1,6 @@
 """Views of a pixel learner: drawn here, with the user's augmentations, or given; and what is refused."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -176,6 +177,8 @@ def test_views_that_cannot_be_matched_are_one_line(message: str) -> None:
         ({"total_steps": 0}, "total_steps is 0"),
         ({"ppm_num_layers": 3}, "0, 1 or 2 layers, not 3"),
         ({"ppm_gamma": 0.0}, "gamma is 0.0"),
+        ({"alpha": math.nan}, "alpha is nan, it must be 0 or more"),
+        ({"distance_thres": math.nan}, "distance_thres is nan, it must be more than 0"),
         ({"prob_rand_hflip": 2.0}, "flip is 2.0, it must lie between 0 and 1"),
         ({"cutout_ratio_range": (0.6, 1.2)}, r"cutout_ratio_range is \(0.6, 1.2\)"),
         ({"cutout_ratio_range": (-0.8, -0.6)}, r"cutout_ratio_range is \(-0.8, -0.6\)"),

@@ -294,7 +294,7 @@ def _refuse_foreign(coordinates: str | None, len_dataloader: int | None) -> None
 
 def _check_numbers(**numbers: float) -> None:
     for name, value in numbers.items():
-        if value < 0 or (value == 0 and name != "alpha"):
+        if not (value > 0 or (value == 0 and name == "alpha")):  # nor is NaN
             raise UserError(
                 f"{name} is {value}, it must be {'0 or more' if name == 'alpha' else 'more than 0'}"
             )
