@@ -173,10 +173,7 @@ def test_vectors_of_large_files_are_those_of_whole_images(tmp_path: Path) -> Non
     preprocess = Preprocess(28, mean=(0.0,) * 3, std=(1.0,) * 3, crop_fraction=28 / 32)
     with counted_reductions() as reductions:
         (batch,) = preprocessed_batches(images, preprocess, torch.arange(4), num_workers=0)
-    assert reductions == [
-        1,
-        *[8] * 4,
-    ]  # one is read whole to tell that the set is not for memory
+    assert reductions == [1, *[8] * 4]  # the first is read whole: that the set is not for memory
     for row in range(4):
         difference = apart(batch[row] * 255, preprocess(images[row]) * 255)
         assert float(difference.mean()) < 1 and float(difference.max()) < 16
