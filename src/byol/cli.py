@@ -58,8 +58,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         if "--debug" in words:
             raise
-        # One line, also where the message quotes a library's.
-        print("byol: error:", " ".join(str(error).split()), file=sys.stderr)
+        if not getattr(error, "is_told", False):
+            # One line, also where the message quotes a library's.
+            print("byol: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     except RuntimeError as error:
         if "--debug" in words or type(error).__name__ != "OutOfMemoryError":  # torch's, not imported here

@@ -72,10 +72,10 @@ class Witnessed:
     def started(self) -> list[str]:
         return [*WORDS, "--data-dir", str(self.datasets), "--out", "run"]
 
-    def start(self, *words: str, hold: str = "", launcher: tuple[str, ...] = ()) -> Program:
+    def start(self, *words: str, hold: str = "", launcher: tuple[str, ...] = (), **variables: str) -> Program:
         """Start `byol pretrain` with a process to hold, in a process group of its own."""
         command = [sys.executable, *launcher, str(TRACED), "pretrain", *words]
-        return start(command, self.cwd, TRACE=str(self.trace), HOLD=hold)
+        return start(command, self.cwd, TRACE=str(self.trace), HOLD=hold, **variables)
 
     def kill_held(self, process: Program) -> float:
         """Kill the held process with SIGKILL; return the seconds until no process of the run is left."""
@@ -180,8 +180,9 @@ def test_first_of_two_dies_after_one_began(witnessed: Witnessed, monkeypatch: py
 
 
 def test_worker_of_torchrun_dies(witnessed: Witnessed) -> None:
+    """Torchrun stops the other one at once, while that still ends the run in order."""
     words = (*witnessed.started, "--devices", "2", "--nodes", "1")
-    process = witnessed.start(*words, hold="1:4", launcher=TORCHRUN)
+    process = witnessed.start(*words, hold="1:4", launcher=TORCHRUN, SLOW="1")
     assert witnessed.kill_held(process) < 60
     assert process.returncode != 0
     told = [line for line in witnessed.errors.splitlines() if line.startswith("byol:")]

@@ -109,33 +109,10 @@ def test_sigterm_to_all_processes_saves_after_the_step_and_tells_how_to_go_on(
     assert_same_run(tmp_path / "whole", out)
 
 
-def test_ctrl_c_exits_130(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    original = Monitor._write
-
-    def interrupted(self: Monitor, module: Any, values: dict[str, Any]) -> dict[str, Any]:
-        if module.step == 4:
-            signal.raise_signal(signal.SIGINT)
-        return original(self, module, values)
-
-    monkeypatch.setattr(Monitor, "_write", interrupted)
-    assert main(["pretrain", *SETTINGS, "--out", str(tmp_path / "stopped")]) == 130
-    assert "--resume" in capsys.readouterr().err
-    assert load(RunDirectory(tmp_path / "stopped").last_checkpoint)["step"] == 4
-
-
 def test_resuming_a_finished_run_changes_nothing(uninterrupted: Path) -> None:
     before = RunDirectory(uninterrupted).metrics_file.read_text()
     here("--resume", str(uninterrupted))
     assert RunDirectory(uninterrupted).metrics_file.read_text() == before
-
-
-def test_signals_are_given_back(tiny: dict[str, Any], tmp_path: Path) -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
-    byol.pretrain("digits", out=str(tmp_path / "run"), **{**tiny, "epochs": "1st"})
-    after = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
-    assert after == before
 
 
 def test_a_run_of_a_gpu_goes_on_without_one(

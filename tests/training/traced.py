@@ -2,7 +2,8 @@
 
 Into the folder that TRACE names go, by rank: `writes-RANK`, every path that Python opened for writing, made,
 renamed or removed; `order-RANK`, the images of every micro-batch (of one a step). HOLD=RANK:POSITION makes
-that process wait there for ever, having made `held`, so that it can be killed at a known place.
+that process wait there for ever, having made `held`, so that it can be killed at a known place. SLOW makes a
+service for metrics take two seconds when the run ends.
 """
 
 import json
@@ -48,6 +49,18 @@ def witness_order() -> None:
     BatchPlan.indices = indices  # type: ignore[method-assign]
 
 
+def slow_down_the_end() -> None:
+    from byol.training.loggers import Loggers
+
+    original = Loggers.finish
+
+    def finish(self: Loggers, status: Any) -> None:
+        time.sleep(2)
+        original(self, status)
+
+    Loggers.finish = finish  # type: ignore[method-assign]
+
+
 def trust_small_files() -> None:
     """Take any STL-10 file that exists for the published one."""
     import torchvision.datasets.stl10
@@ -59,6 +72,8 @@ if __name__ == "__main__":
     witness_writes()
     witness_order()
     trust_small_files()
+    if "SLOW" in os.environ:
+        slow_down_the_end()
     from byol.cli import main
 
     sys.exit(main())

@@ -4,8 +4,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -228,10 +228,19 @@ class StopOnSignal:
 
         Called before Lightning runs, and again after it has installed handlers of its own.
         """
-        if threading.current_thread() is not threading.main_thread():
-            return
-        replaced: dict[int, Any] = {n: signal.signal(n, self._receive) for n in self._SIGNALS}
-        self.before = self.before or replaced
+        self._take_over(self._receive)
+
+    def ignore(self) -> None:
+        """Let signals change nothing from here on: the run ends anyway."""
+        self._take_over(lambda number, frame: None)
+
+    @contextmanager
+    def ending_what_waits(self) -> Iterator[None]:
+        """Let a signal end what is done in here, which may wait for ever, and nothing else."""
+        with suppress(KeyboardInterrupt):
+            self._take_over(signal.default_int_handler)
+            yield
+        self.ignore()
 
     def uninstall(self) -> None:
         """Give the signals back to whoever had them before the run."""
@@ -246,6 +255,12 @@ class StopOnSignal:
                 dist.barrier()  # one that ended while another still saves would have that one killed
             asks = number == signal.SIGUSR1 and module.trainer.is_global_zero
             raise Interrupted(number, self.run_path, requeue() if asks else None)
+
+    def _take_over(self, handler: Callable[[int, FrameType | None], Any]) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return
+        replaced: dict[int, Any] = {number: signal.signal(number, handler) for number in self._SIGNALS}
+        self.before = self.before or replaced
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         first, self.received = not self.received, number

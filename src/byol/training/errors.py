@@ -28,6 +28,9 @@ class OutOfMemory(UserError):  # noqa: N818 - it reads as what it is
 class LostProcessError(UserError):
     """Another process of the run has ended before its time, so that this one cannot go on."""
 
+    is_told = False
+    """Printed already: a launcher may end this process before the command line gets to it."""
+
     def __init__(self, rank: int, fate: str, run: RunDirectory) -> None:
         """Tell which process ended, how ("was killed"), and how to go on with the run."""
         saved = run.last_checkpoint.is_file()

@@ -1,7 +1,7 @@
 """The other processes of a run, from their start to their end: none of them waits for one that is gone."""
 
 import os
-import sys
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -26,11 +26,14 @@ class PeerProcesses(L.Callback):
     has_started_some = False
     """This program has started processes before: they ran the same program, up to that run."""
 
-    def __init__(self, launch: Launch, trainer: L.Trainer, run: RunDirectory, is_new: bool) -> None:
-        """Know the run, and whether it is a new one, of which nothing stays where nothing was saved."""
+    def __init__(
+        self, launch: Launch, trainer: L.Trainer, run: RunDirectory, say: Callable[[str], None], is_new: bool
+    ) -> None:
+        """Know the run, what shows a line, and whether it is new: of one that saved nothing nothing stays."""
         self.launch = launch
         self.trainer = trainer
         self.run = run
+        self.say = say
         self.is_new = is_new
         self.was_started = False
         """This process is one of those that another one has started."""
@@ -70,10 +73,9 @@ class PeerProcesses(L.Callback):
         self.watch.start(connections)
         missing = trainer.world_size - 1 - len(connections)
         if trainer.is_global_zero and missing:
-            print(
+            self.say(
                 f"byol: warning: {missing} processes cannot connect to this one (a firewall?): "
-                "should one of them end, the others may wait for it for ever",
-                file=sys.stderr,
+                "should one of them end, the others may wait for it for ever"
             )
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -93,6 +95,12 @@ class PeerProcesses(L.Callback):
         ended = self.watch.ended_within(_SECONDS_TO_NOTICE if isinstance(error, RuntimeError) else 0)
         self.watch.over = True
         return None if ended is None else self._error(ended)
+
+    def tell(self, error: LostProcessError) -> None:
+        """Print the error, where that is for this process to do."""
+        if self.tells:
+            self.say(f"byol: error: {error}")
+            error.is_told = True
 
     def end(self) -> None:
         """End the processes started here and let go of the others: they would wait for this one."""
@@ -122,8 +130,7 @@ class PeerProcesses(L.Callback):
         """End this process from outside its main thread, which waits for a process that is gone."""
         assert self.watch.ended is not None
         error = self._error(self.watch.ended)
-        if self.tells:
-            print(f"byol: error: {error}", file=sys.stderr, flush=True)
+        self.tell(error)
         self.end()
         if self.trainer.is_global_zero and self.is_new and self.trainer.global_step == 0:
             self.run.remove_unless_saved()

@@ -65,7 +65,7 @@ class Session:
         between = BetweenSteps(clock, saving, stop, self.state, self.config.compile == "auto")
         if trainer.is_global_zero:
             between.monitor = self._monitor(module, progress, clock, durations, loggers)
-        peers = PeerProcesses(launch, trainer, self.run, is_new=self.state is None)
+        peers = PeerProcesses(launch, trainer, self.run, progress.say, is_new=self.state is None)
         # Lightning sets this attribute unannounced.
         trainer.callbacks.extend([peers, between])  # type: ignore[attr-defined]
         in_order = self._in_order(module, saving, stop, loggers, peers)
@@ -101,8 +101,8 @@ class Session:
         the other processes, of whose errors the first is the one to tell."""
 
         def end(status: Status) -> None:
-            stop.uninstall()  # a stop signal ends the wait for a service that does not answer
-            loggers.finish(status)
+            with stop.ending_what_waits():  # for a service that does not answer
+                loggers.finish(status)
 
         stop.install()
         try:
@@ -114,7 +114,10 @@ class Session:
             end("KILLED")
             raise
         except BaseException as error:
+            stop.ignore()  # a launcher stops all processes where one ends, and this one is about to
             cause = peers.cause(error)
+            if cause is not None:
+                peers.tell(cause)
             if peers.trainer.is_global_zero:
                 self._tidy(cause or error, module, saving, end)
             peers.end()
