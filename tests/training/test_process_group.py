@@ -32,7 +32,7 @@ def test_processes_are_left_before_they_are_waited_for(monkeypatch: pytest.Monke
     monkeypatch.setattr(dist, "is_initialized", lambda: True)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: done.append("left"))
     trainer: Any = SimpleNamespace(global_rank=0)
-    made = PeerProcesses(SimpleNamespace(), trainer, SimpleNamespace(), is_new=True)  # type: ignore[arg-type]
+    made = PeerProcesses(SimpleNamespace(), trainer, SimpleNamespace(), print, is_new=True)  # type: ignore[arg-type]
     made.started = SimpleNamespace(wait=lambda: done.append("waited"))  # type: ignore[assignment]
     made.finish()
     assert done == ["left", "waited"]
@@ -44,7 +44,7 @@ def test_a_run_that_failed_among_others_ends_soon(initialized: bool, monkeypatch
     monkeypatch.setattr(dist, "is_initialized", lambda: initialized)
     monkeypatch.setattr(peer_processes, "end_soon_after_error", lambda: calls.append("called"))
     trainer: Any = SimpleNamespace(global_rank=0)
-    made = PeerProcesses(SimpleNamespace(), trainer, SimpleNamespace(), is_new=True)  # type: ignore[arg-type]
+    made = PeerProcesses(SimpleNamespace(), trainer, SimpleNamespace(), print, is_new=True)  # type: ignore[arg-type]
     made.end()
     assert calls == ["called"] * initialized
 
