@@ -37,3 +37,41 @@ def test_workers_run_before_the_processes_meet(photographs: Path, tmp_path: Path
     assert (tmp_path / "run" / "views.png").is_file()
     for rank in (0, 1):
         assert json.loads((tmp_path / f"forks-{rank}.json").read_text()) == [False, False]
+
+
+SCRIPT = """
+import multiprocessing
+multiprocessing.set_start_method("forkserver")  # the default from Python 3.14 on
+import sys
+import torch
+import torchvision
+import byol
+
+print("begins")
+settings = dict(backbone="resnet8_16", image_size=32, projection_hidden_size=32, batch_size=8, epochs="2st")
+run = byol.pretrain(sys.argv[1], out="run", num_workers=1, knn_every="1st", **settings)
+byol.evaluate(run.path, protocol="knn", num_workers=1)
+
+class Images(torch.utils.data.Dataset):
+    def __len__(self):
+        return 8
+    def __getitem__(self, index):
+        assert torch.utils.data.get_worker_info() is not None
+        return torch.full((3, 32, 32), index, dtype=torch.uint8)
+
+resnet = torchvision.models.resnet18()
+taken = dict(dataset=Images(), image_size=32, hidden_layer="avgpool", learning_rate=1e-3)
+byol.BYOLTrainer(resnet, num_train_steps=1, batch_size=4, num_workers=1, **taken)()
+print("ends")
+"""
+
+
+@pytest.mark.slow
+def test_a_plain_script_runs_once_whatever_python_starts_by_default(
+    photographs: Path, tmp_path: Path
+) -> None:
+    """Where workers are no forks, each of them runs the program's file again."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = finished([sys.executable, tmp_path / "script.py", f"folder:{photographs}"], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "begins" and done.stdout.splitlines()[-1] == "ends"

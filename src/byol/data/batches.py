@@ -17,7 +17,7 @@ from byol.augment.presets import ViewSpec
 from byol.data.crops import cut_out
 from byol.data.decoders import READY_BYTES
 from byol.data.images import picture
-from byol.data.worker_signals import ignore_stop_signals
+from byol.data.workers import ignore_stop_signals, start_method
 from byol.errors import UserError
 from byol.randomness import CROPS, derived_generator, epoch_order
 from byol.types import ImageSet
@@ -227,6 +227,7 @@ def streamed_batches(
         _TwoCrops(image_set, specs, size, plan.seed),
         batch_sampler=_PlannedItems(plan, start, stop),
         num_workers=num_workers,
+        multiprocessing_context=start_method(num_workers),
         collate_fn=_collate,
         worker_init_fn=ignore_stop_signals(),
         pin_memory=torch.cuda.is_available(),

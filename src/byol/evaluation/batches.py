@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from byol.augment.evaluation import Preprocess
 from byol.data.decoders import READY_BYTES
 from byol.data.images import in_memory, picture, rows_in_memory
-from byol.data.worker_signals import ignore_stop_signals
+from byol.data.workers import ignore_stop_signals, start_method
 from byol.types import ImageSet, Picture
 
 _PIECE = 128
@@ -73,6 +73,7 @@ def decoded_batches(
         _Mapped(image_set, per_image),
         batch_sampler=[piece.tolist() for piece in pieces],
         num_workers=workers,
+        multiprocessing_context=start_method(workers),
         prefetch_factor=ready if workers else None,
         worker_init_fn=ignore_stop_signals(),
         # Without one, starting to iterate draws a number from the global generator.

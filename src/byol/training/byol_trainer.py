@@ -19,6 +19,7 @@ from byol.config.choices import at_least
 from byol.core.learner import BYOL
 from byol.data.batches import BatchPlan
 from byol.data.dataset_images import require_map_style, sample_image
+from byol.data.workers import start_method
 from byol.errors import UserError
 from byol.randomness import CROPS, DROPOUT, derived_generator, derived_seed
 from byol.rundir import write_state
@@ -211,6 +212,7 @@ class BYOLTrainer:
             self.dataset,
             batch_sampler=(plan.indices(position).tolist() for position in positions),
             num_workers=self.num_workers,
+            multiprocessing_context=start_method(self.num_workers),
             collate_fn=_stacked,
             pin_memory=self.process.device.type == "cuda",
             generator=derived_generator(plan.seed, CROPS, first_step, plan.rank),  # seeds the workers

@@ -1,13 +1,26 @@
-"""What a loader's workers do about stop signals."""
+"""How a loader's workers are started, and what they do about stop signals."""
 
 import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 from functools import lru_cache, partial
 from multiprocessing.util import Finalize
 from types import FrameType
 from typing import Any
+
+
+def start_method(num_workers: int) -> str | None:
+    """Return a loader's `multiprocessing_context`: workers are forks on Linux, as they were by default until
+    Python 3.14; None: as Python starts them.
+
+    What Python has instead imports torch in each worker and runs the program's file again, wants data that
+    can be pickled, and lets the workers of a process that was killed live on, as they are not its children.
+    Whoever has chosen `multiprocessing.set_start_method("spawn")` gets that.
+    """
+    spawns = multiprocessing.get_start_method(allow_none=True) == "spawn"
+    return "fork" if num_workers and sys.platform == "linux" and not spawns else None
 
 
 def ignore_stop_signals() -> "partial[None]":
