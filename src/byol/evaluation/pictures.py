@@ -166,5 +166,5 @@ def save_figure(figure: "Figure", file: Path) -> None:
     """
     with written_whole(file) as temporary, warnings.catch_warnings():
         # Names in other scripts than the font's become boxes; the JSON beside them has them right.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(temporary, format="png")
