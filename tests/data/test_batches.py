@@ -89,26 +89,6 @@ def test_workers_cut_the_same_crops(photographs: Path) -> None:
         assert batch.images.dtype == torch.uint8 and torch.equal(batch.images, same.images)
 
 
-@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores here
-@pytest.mark.parametrize(
-    ("batch", "side", "workers", "batches"),
-    [(256, 32, 16, 4), (512, 224, 1, 4), (256, 224, 16, 1), (64, 224, 16, 4)],
-)
-def test_batches_in_advance_fit_into_shared_memory(batch: int, side: int, workers: int, batches: int) -> None:
-    plan = BatchPlan(1024, batch)
-    loader = streamed_batches(
-        TensorImages(torch.zeros(1024, 3, 8, 8, dtype=torch.uint8)),
-        plan,
-        PRESETS["small"],
-        side,
-        0,
-        1,
-        workers,
-    )
-    assert loader.prefetch_factor == batches
-    assert batches == 1 or batches * workers * batch * 6 * side**2 <= 2**31
-
-
 def test_two_crops_of_an_image_and_two_epochs_differ() -> None:
     images = TensorImages(torch.randint(0, 256, (4, 3, 40, 40), dtype=torch.uint8))
     loader = streamed_batches(images, BatchPlan(4, 4), PRESETS["imagenet"], 32, 0, 2, num_workers=0)

@@ -67,7 +67,7 @@ def machines() -> Iterator[list[list[str]]]:
         for command in made:
             subprocess.run(shlex.split(command), capture_output=True, check=True)
         found = [["ip", "netns", "exec", name] for name in names]
-    except (FileNotFoundError, subprocess.CalledProcessError) as error:
+    except (OSError, subprocess.CalledProcessError) as error:
         warnings.warn(f"no network namespaces here ({error}): two loopback addresses do", stacklevel=2)
         found = []
     try:
@@ -135,7 +135,7 @@ class Slurm:
         commands = {
             "srun": SRUN,
             "scontrol": scontrol,
-            "byol": f'#!/bin/sh\nexec {sys.executable} -m byol "$@"\n',
+            "byol": f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m byol "$@"\n',
         }
         for name, text in commands.items():
             (folder / name).write_text(text)

@@ -290,6 +290,7 @@ def test_steps_that_are_repeated_stand_once_in_tensorboard(tiny: dict[str, Any],
         with pytest.raises(Killed):
             byol.pretrain("digits", **settings)
     assert load(RunDirectory(out).last_checkpoint)["step"] == 3
+    time.sleep(1.1)  # files of one second and process are read in the order of "9" and "10"
     byol.pretrain(resume=out)
     events = EventAccumulator(str(out / "tensorboard"))
     events.Reload()

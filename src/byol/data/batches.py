@@ -15,9 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from byol.augment.draw import draw_geometric_pair
 from byol.augment.presets import ViewSpec
 from byol.data.crops import cut_out
-from byol.data.decoders import READY_BYTES
 from byol.data.images import picture
-from byol.data.workers import ignore_stop_signals, start_method
+from byol.data.workers import ignore_stop_signals, stacked, start_method
 from byol.errors import UserError
 from byol.randomness import CROPS, derived_generator, epoch_order
 from byol.types import ImageSet
@@ -221,8 +220,20 @@ def streamed_batches(
     start: int,
     stop: int,
     num_workers: int,
+    ready: int = 4,
 ) -> DataLoader[Any]:
-    """Return a loader of crops [B,2,C,S,S] whose content does not depend on the number of workers."""
+    """Return a loader of crops [B,2,C,S,S] whose content does not depend on the workers.
+
+    Args:
+        image_set: any set.
+        plan: which images make which batch.
+        specs: of the two views.
+        size: S, of the views' crops.
+        start: position of the first batch.
+        stop: position behind the last batch.
+        num_workers: processes that make batches; 0: this one.
+        ready: batches that each of them makes in advance.
+    """
     loader: DataLoader[Any] = DataLoader(
         _TwoCrops(image_set, specs, size, plan.seed),
         batch_sampler=_PlannedItems(plan, start, stop),
@@ -231,18 +242,12 @@ def streamed_batches(
         collate_fn=_collate,
         worker_init_fn=ignore_stop_signals(),
         pin_memory=torch.cuda.is_available(),
-        prefetch_factor=_prefetched(plan, size, num_workers) if num_workers else None,
+        prefetch_factor=ready if num_workers else None,
     )
     return loader
 
 
-def _prefetched(plan: BatchPlan, size: int, num_workers: int) -> int:
-    """Return how many batches each worker makes in advance."""
-    batch_bytes = plan.micro_batch_size * 2 * 3 * size * size
-    return max(1, min(4, READY_BYTES // (batch_bytes * num_workers)))
-
-
 def _collate(items: list[_Crops]) -> Batch:
     positions, *tensors = zip(*items, strict=True)
-    crops, boxes, flipped = map(torch.stack, tensors)  # [B,2,C,S,S], [B,2,4], [B,2]
+    crops, boxes, flipped = map(stacked, tensors)  # [B,2,C,S,S], [B,2,4], [B,2]
     return Batch(positions[0], crops, boxes=boxes, flipped=flipped)

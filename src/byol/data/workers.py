@@ -1,14 +1,24 @@
-"""How a loader's workers are started, and what they do about stop signals."""
+"""A loader's workers: how they are started, hand over what they made, and take stop signals."""
 
 import ctypes
 import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from multiprocessing.util import Finalize
 from types import FrameType
 from typing import Any
+
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from byol.errors import UserError
+
+MORE_SHARED_MEMORY = (
+    "a container gets more with --shm-size=8g (Docker) or a memory volume at /dev/shm (Kubernetes)"
+)
 
 
 def start_method(num_workers: int) -> str | None:
@@ -21,6 +31,25 @@ def start_method(num_workers: int) -> str | None:
     """
     spawns = multiprocessing.get_start_method(allow_none=True) == "spawn"
     return "fork" if num_workers and sys.platform == "linux" and not spawns else None
+
+
+def stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """Return tensors of one shape as one; in a worker it lies in shared memory from the start.
+
+    A tensor that is moved there on its way out of a worker goes missing where that memory is full, with
+    everybody waiting for it.
+
+    Raises:
+        UserError: shared memory is full.
+    """
+    try:
+        together: Tensor = default_collate(list(tensors))
+    except RuntimeError as error:
+        if "file </torch_" not in str(error):
+            raise
+        full = "the shared memory (/dev/shm), through which workers hand over images, is full"
+        raise UserError(f"{full}: fewer --num-workers take less; {MORE_SHARED_MEMORY}") from error
+    return together
 
 
 def ignore_stop_signals() -> "partial[None]":

@@ -1,5 +1,6 @@
 """Image sets as batches: small ones straight from memory, others decoded image by image."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -8,13 +9,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from byol.augment.evaluation import Preprocess
-from byol.data.decoders import READY_BYTES
+from byol.data.decoders import READY_BYTES, in_advance, shared_memory
 from byol.data.images import in_memory, picture, rows_in_memory
-from byol.data.workers import ignore_stop_signals, start_method
+from byol.data.workers import ignore_stop_signals, stacked, start_method
 from byol.types import ImageSet, Picture
 
 _PIECE = 128
-"""Images that a worker makes at a time: of a whole batch of large ones shared memory would hold few."""
+"""Images that a worker makes at a time: of whole batches of large ones shared memory would hold few."""
+
+_READY = 2
+"""Pieces that it has ready."""
 
 PerImage = Callable[[int, Picture], Tensor]
 """From an image's index and the image to a tensor [C,S,S]."""
@@ -67,34 +71,47 @@ def decoded_batches(
     Raises:
         UserError: an image cannot be read.
     """
-    pieces = [piece for rows in order for piece in rows.split(_PIECE)]
-    workers, ready = _affordable(image_set, per_image, pieces, num_workers)
+    size, workers, ready = _affordable(image_set, per_image, order, num_workers)
+    pieces = [piece for rows in order for piece in rows.split(size)]
     loader: DataLoader[Tensor] = DataLoader(
         _Mapped(image_set, per_image),
         batch_sampler=[piece.tolist() for piece in pieces],
         num_workers=workers,
         multiprocessing_context=start_method(workers),
         prefetch_factor=ready if workers else None,
+        collate_fn=stacked,
         worker_init_fn=ignore_stop_signals(),
         # Without one, starting to iterate draws a number from the global generator.
         generator=torch.Generator(),
     )
     decoded = iter(loader)
     for rows in order:
-        parts = [next(decoded) for _ in rows.split(_PIECE)]
-        yield parts[0] if len(parts) == 1 else torch.cat(parts)
+        yield _joined(decoded, len(rows))
+
+
+def _joined(decoded: Iterator[Tensor], count: int) -> Tensor:
+    """Return the next `count` images, each piece copied as it comes: it lies in shared memory until then."""
+    piece, done = next(decoded), 0
+    images = piece.new_empty(count, *piece.shape[1:])
+    while True:
+        images[done : done + len(piece)] = piece
+        done += len(piece)
+        if done == count:
+            return images
+        piece = next(decoded)
 
 
 def _affordable(
-    image_set: ImageSet, per_image: PerImage, pieces: Sequence[Tensor], num_workers: int
-) -> tuple[int, int]:
-    """Return how many workers are of use, and how many pieces each has ready: shared memory holds all."""
-    if not num_workers or not len(pieces):
-        return 0, 1
-    first = int(pieces[0][0])
-    piece_bytes = per_image(first, picture(image_set, first)).nbytes * len(pieces[0])
-    workers = max(1, min(num_workers, len(pieces), READY_BYTES // piece_bytes))
-    return workers, max(1, min(2, READY_BYTES // (piece_bytes * workers)))
+    image_set: ImageSet, per_image: PerImage, order: Sequence[Tensor], num_workers: int
+) -> tuple[int, int, int]:
+    """Return how many images make a piece, how many workers are of use, how many pieces each has ready."""
+    count = sum(map(len, order))
+    if not num_workers or not count:
+        return _PIECE, 0, 1
+    first, room = int(torch.cat(list(order))[0]), min(READY_BYTES, shared_memory() // 2)
+    image_bytes = per_image(first, picture(image_set, first)).nbytes
+    size = max(1, min(_PIECE, room // (image_bytes * (_READY * num_workers + 2))))
+    return size, *in_advance(min(num_workers, math.ceil(count / size)), image_bytes * size, _READY)
 
 
 class _Mapped(Dataset[Tensor]):

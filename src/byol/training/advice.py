@@ -8,11 +8,14 @@ from torch import nn
 
 from byol.config import PretrainConfig
 from byol.core.backbone import Backbone
+from byol.data.batches import BatchPlan
+from byol.data.decoders import shared_memory
 from byol.data.folder import unread_kinds
 from byol.data.images import natural_side, typical_side
+from byol.data.workers import MORE_SHARED_MEMORY
 from byol.training.compilation import not_compiled_message
-from byol.training.preparation import PreparedData
-from byol.training.resolution import view_size
+from byol.training.preparation import PreparedData, worker_count
+from byol.training.resolution import decoders, view_size
 
 LARGE = 5_000_000
 """Parameters of a backbone that is no longer quick on a CPU: a ResNet-18 has 11 million."""
@@ -55,6 +58,21 @@ def advice(
         yield message
     if not torch.cuda.is_available() and sum(p.numel() for p in backbone.net.parameters()) > LARGE:
         yield _large_network_message(view_size(config))
+
+
+def decoding_advice(config: PretrainConfig, data: PreparedData, plan: BatchPlan) -> Iterator[str]:
+    """Yield a line where fewer processes decode than were to."""
+    asked, working = worker_count(config), decoders(config, plan)[0]
+    if data.images is None and working < asked:
+        who = (
+            f"{working} of {asked} processes decode"
+            if working
+            else "the process that trains also decodes the"
+        )
+        yield (
+            f"warning: {who} images, for which there is too little shared memory (/dev/shm, "
+            f"{shared_memory() >> 20} MiB): training will wait for data; {MORE_SHARED_MEMORY}"
+        )
 
 
 def _skipped_message(names: tuple[str, ...]) -> str:

@@ -26,9 +26,9 @@ from byol.rundir import RunDirectory
 from byol.training.compilation import use_compile
 from byol.training.module import OptimizerSettings, Pretraining
 from byol.training.online_probe import OnlineProbe
-from byol.training.preparation import PreparedData, worker_count
+from byol.training.preparation import PreparedData
 from byol.training.processes import is_first_process
-from byol.training.resolution import Lengths, peak_rate, view_size, view_specs
+from byol.training.resolution import Lengths, decoders, peak_rate, view_size, view_specs
 from byol.training.view_makers import ResidentViews, StreamedViews, ViewMaker
 from byol.weights import load_plain, read_weights, save_weights
 
@@ -77,7 +77,7 @@ def batches(
         found: Any = ResidentBatches(plan, *positions)
     else:
         specs, size = view_specs(config), view_size(config)
-        found = streamed_batches(data.pretraining, plan, specs, size, *positions, worker_count(config))
+        found = streamed_batches(data.pretraining, plan, specs, size, *positions, *decoders(config, plan))
     if not config.online_probe:
         return found
     assert data.pretraining.labels is not None

@@ -19,7 +19,7 @@ from byol.config.choices import at_least
 from byol.core.learner import BYOL
 from byol.data.batches import BatchPlan
 from byol.data.dataset_images import require_map_style, sample_image
-from byol.data.workers import start_method
+from byol.data.workers import stacked, start_method
 from byol.errors import UserError
 from byol.randomness import CROPS, DROPOUT, derived_generator, derived_seed
 from byol.rundir import write_state
@@ -253,4 +253,4 @@ def _stacked(samples: list[Any]) -> Tensor:
             f"the dataset's samples hold {' and '.join(sorted(kinds))}: they must be image tensors [C,H,W] "
             "of one size, alone or first in a tuple (torchvision.transforms.PILToTensor, CenterCrop)"
         )
-    return torch.stack(images)
+    return stacked(images)

@@ -7,13 +7,18 @@ from byol.augment.presets import ViewSpec, natural_preset
 from byol.augment.view_settings import view_specs_of
 from byol.config import TIMM_WEIGHTS, Optimizer, PretrainConfig
 from byol.core.heads import BYOL_WIDTHS, SIMSIAM_WIDTHS
+from byol.data.batches import BatchPlan
+from byol.data.decoders import in_advance
 from byol.data.images import natural_side
 from byol.duration import steps_of
 from byol.errors import UserError
 from byol.evaluation.monitor import images_measured
 from byol.methods import PIXEL_METHODS, Method
 from byol.optim.length_presets import PIXEL_PRESET, LengthPreset, preset_for
-from byol.training.preparation import PreparedData, held_out
+from byol.training.preparation import PreparedData, held_out, worker_count
+from byol.training.processes import launch_of
+
+_BATCHES_READY = 4
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,14 @@ def view_size(config: PretrainConfig) -> int:
     """Return the side of the views in pixels, of settings that are resolved."""
     assert config.image_size is not None
     return config.view_size or config.image_size
+
+
+def decoders(config: PretrainConfig, plan: BatchPlan) -> tuple[int, int]:
+    """Return how many processes make batches for this one, as shared memory allows, and how many batches each
+    makes in advance."""
+    assert config.channels is not None
+    batch_bytes = plan.micro_batch_size * 2 * config.channels * view_size(config) ** 2
+    return in_advance(worker_count(config), batch_bytes, _BATCHES_READY, launch_of(config).devices)
 
 
 @dataclass(frozen=True)

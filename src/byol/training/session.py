@@ -17,7 +17,7 @@ from byol.errors import UserError, listed
 from byol.evaluation.monitor import PatchMonitor, holdout_accuracies
 from byol.rundir import RunDirectory
 from byol.tracking import Status
-from byol.training.advice import advice
+from byol.training.advice import advice, decoding_advice
 from byol.training.building import batches, build_module, save_initial_weights
 from byol.training.callbacks import BetweenSteps, Checkpoints, Monitor, StopOnSignal
 from byol.training.clock import Clock
@@ -220,7 +220,8 @@ class Session:
     ) -> None:
         """Write what a new run starts with, or cut back what a stopped one wrote after its checkpoint."""
         steps, own = module.settings.total_steps, self.net is not None
-        for line in advice(self.config, self.data, module.learner.backbone, steps, own):
+        lines = advice(self.config, self.data, module.learner.backbone, steps, own)
+        for line in (*lines, *decoding_advice(self.config, self.data, module.plan)):
             progress.say(line)
         made_with = environment() | {"compiled": module.compiled}
         if self.state is not None:
