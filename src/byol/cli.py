@@ -63,13 +63,25 @@ def main(words: Sequence[str] | None = None) -> int:
             print("byol: error:", " ".join(str(error).split()), file=sys.stderr)
         return 2
     except RuntimeError as error:
-        if "--debug" in words or type(error).__name__ != "OutOfMemoryError":  # torch's, not imported here
+        told = _told(error)
+        if "--debug" in words or told is None:
             raise
-        print(f"byol: error: {_MEMORY_FULL}", file=sys.stderr)
+        print(f"byol: error: {told}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("byol: stopped", file=sys.stderr)
         return 130
+
+
+def _told(error: RuntimeError) -> str | None:
+    """Return what to say of an error of PyTorch's; None where it is a mistake of ours."""
+    if type(error).__name__ == "OutOfMemoryError":
+        return _MEMORY_FULL
+    if "torch" not in sys.modules:
+        return None
+    from byol.data.workers import LOST_WORKER, is_lost_worker
+
+    return LOST_WORKER if is_lost_worker(error) else None
 
 
 def _run(words: list[str]) -> int:

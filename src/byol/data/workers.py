@@ -19,6 +19,10 @@ from byol.errors import UserError
 MORE_SHARED_MEMORY = (
     "a container gets more with --shm-size=8g (Docker) or a memory volume at /dev/shm (Kubernetes)"
 )
+LOST_WORKER = (
+    "a process that decodes images was killed, as the system does where memory runs out: fewer --num-workers "
+    "take less"
+)
 
 
 def start_method(num_workers: int) -> str | None:
@@ -50,6 +54,12 @@ def stacked(tensors: Sequence[Tensor]) -> Tensor:
         full = "the shared memory (/dev/shm), through which workers hand over images, is full"
         raise UserError(f"{full}: fewer --num-workers take less; {MORE_SHARED_MEMORY}") from error
     return together
+
+
+def is_lost_worker(error: BaseException) -> bool:
+    """Say whether an error is PyTorch's about a worker that ended before its time. It may come at any place:
+    a signal brings it."""
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
 
 
 def ignore_stop_signals() -> "partial[None]":

@@ -2,6 +2,7 @@
 
 import signal
 
+from byol.data.workers import LOST_WORKER
 from byol.errors import UserError
 from byol.rundir import RunDirectory
 
@@ -33,13 +34,20 @@ class LostProcessError(UserError):
 
     def __init__(self, rank: int, fate: str, run: RunDirectory) -> None:
         """Tell which process ended, how ("was killed"), and how to go on with the run."""
-        saved = run.last_checkpoint.is_file()
-        then = (
-            f"continue: byol pretrain --resume {run.path}"
-            if saved
-            else f"nothing was saved: remove {run.path}, if it is there, and start again"
-        )
-        super().__init__(f"the process of rank {rank} {fate}, and with it the run; {then}")
+        super().__init__(f"the process of rank {rank} {fate}, and with it the run; {_how_to_go_on(run)}")
+
+
+class LostWorkerError(UserError):
+    """A process that decodes images has been killed, as the system does where memory runs out."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        super().__init__(f"{LOST_WORKER}; {_how_to_go_on(run)}")
+
+
+def _how_to_go_on(run: RunDirectory) -> str:
+    if run.last_checkpoint.is_file():
+        return f"continue: byol pretrain --resume {run.path}"
+    return f"nothing was saved: remove {run.path}, if it is there, and start again"
 
 
 class Interrupted(Exception):  # noqa: N818 - not an error: the run was asked to stop, and can go on

@@ -13,6 +13,7 @@ from torch import nn
 from byol.allocation import memory_kept
 from byol.config import PretrainConfig
 from byol.data.batches import BatchPlan, StartedBatches
+from byol.data.workers import is_lost_worker
 from byol.errors import UserError, listed
 from byol.evaluation.monitor import PatchMonitor, holdout_accuracies
 from byol.rundir import RunDirectory
@@ -22,7 +23,13 @@ from byol.training.building import batches, build_module, save_initial_weights
 from byol.training.callbacks import BetweenSteps, Checkpoints, Monitor, StopOnSignal
 from byol.training.clock import Clock
 from byol.training.environment import environment
-from byol.training.errors import Interrupted, LostProcessError, NonFiniteError, OutOfMemory
+from byol.training.errors import (
+    Interrupted,
+    LostProcessError,
+    LostWorkerError,
+    NonFiniteError,
+    OutOfMemory,
+)
 from byol.training.kernels import kernels_timed
 from byol.training.loggers import Loggers
 from byol.training.module import Pretraining
@@ -83,8 +90,12 @@ class Session:
             peers.start()
             try:
                 trainer.fit(module, started)
-            except torch.OutOfMemoryError as error:
-                raise OutOfMemory from error
+            except RuntimeError as error:
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise OutOfMemory from error
+                if is_lost_worker(error):
+                    raise LostWorkerError(self.run) from error
+                raise
         if peers.was_started:
             raise SystemExit(0)  # what comes after the run is for the process that started this one
 
@@ -239,7 +250,7 @@ class Session:
         """Leave something to resume from, or nothing: save what was trained before an image that cannot
         be read, say, and remove a run without a checkpoint, unless its log may tell what happened."""
         # These leave the weights broken, or in the middle of a step.
-        halfway = isinstance(error, NonFiniteError | LostProcessError | OutOfMemory)
+        halfway = isinstance(error, NonFiniteError | LostProcessError | LostWorkerError | OutOfMemory)
         whole = isinstance(error, UserError) and not halfway
         if whole and module.step > 0:
             with suppress(UserError):  # the disk may be what is wrong
