@@ -81,6 +81,11 @@ def test_yaml_numbers_are_read_by_the_settings_types() -> None:
     assert config.holdout == 500 and config.compile == "off"
 
 
+def test_python_gives_paths_where_flags_are_texts() -> None:
+    config = settings_from(PretrainConfig, {"out": Path("runs") / "mine", "backbone_weights": Path("a.pt")})
+    assert (config.out, config.backbone_weights) == ("runs/mine", "a.pt")
+
+
 def test_flags_beat_config_beats_recipe_in_any_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("my.yaml").write_text("epochs: 2st\nbatch-size: 32\nbackbone: resnet8_16\nknn_every: 0\n")

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from importlib import resources
+from os import PathLike, fspath
 from pathlib import Path
 from textwrap import wrap
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -40,7 +41,7 @@ def settings_from(
 
     Args:
         kind: a dataclass, such as those of `config`.
-        values: numbers may be written as text; what is not named keeps its default.
+        values: numbers may be written as text, and texts be paths; what is not named keeps its default.
         spelled: makes of a name what messages call it.
 
     Raises:
@@ -238,7 +239,9 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
 
 
 def _as_text(value: Any, annotation: Any) -> Any:
-    """Turn what YAML took for something else back into text: epochs: 100, compile: off."""
+    """Turn what YAML took for something else back into text (epochs: 100, compile: off), and paths."""
+    if isinstance(value, PathLike):
+        return fspath(value)
     choices = _choices(annotation)
     if isinstance(value, bool):
         return {True: "on", False: "off"}[value] if "on" in choices else value

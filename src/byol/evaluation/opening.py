@@ -37,9 +37,8 @@ def command_settings(
     Raises:
         UserError: as `settings_from`.
     """
-    texts = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
     named = str(data) if isinstance(data, str | Path) else None
-    return settings_from(kind, {**texts, "target": str(target), "data": named})
+    return settings_from(kind, {**settings, "target": str(target), "data": named})
 
 
 def open_with_data(
