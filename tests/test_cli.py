@@ -1,5 +1,6 @@
 """The command line: help, precedence, spelling, the order of words."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +134,18 @@ def test_evaluate_and_embed_from_the_command_line(
     assert len(records) == 2 * 3 * (2 + 1) * 3  # protocols, features, draws and all, metrics
     assert main(["embed", "--out", "vectors.npy", "run", "--split", "test"]) == 0
     assert Path("vectors.npy").is_file()
+
+
+@pytest.mark.parametrize(
+    ("available", "before", "expected"), [(3, None, "3"), (3, "5", "5"), (8, None, None)]
+)
+def test_no_more_threads_than_a_container_has_time_for(
+    available: int, before: str | None, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("byol.cli.available_cores", lambda: available)
+    monkeypatch.setattr("byol.cli.visible_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if before is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", before)
+    assert main(["--version"]) == 0
+    assert os.environ.get("OMP_NUM_THREADS") == expected

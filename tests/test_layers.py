@@ -11,7 +11,7 @@ FILES = sorted(SOURCE.glob("byol/**/*.py"))
 LAYERS = [
     {
         *("config", "types", "errors", "duration", "randomness", "rundir", "settings"),
-        *("allocation", "methods", "recipe_files", "tracking"),
+        *("allocation", "machine", "methods", "recipe_files", "tracking"),
     },
     {"augment", "optim"},
     {"core", "data"},
@@ -33,7 +33,7 @@ HOMES = {
     "mlflow": ("byol.tracking",),
 }
 TESTS_ONLY = ("accelerate", "kornia")
-STDLIB_ONLY = ("config", "errors", "duration", "methods")
+STDLIB_ONLY = ("config", "errors", "duration", "machine", "methods")
 MAX_FILE, MAX_FUNCTION = 350, 80
 
 

@@ -1,10 +1,12 @@
 """The command `byol`. Nothing heavy is imported before a command needs it."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from byol.errors import UserError, closest
+from byol.machine import available_cores, visible_cores
 
 _USAGE = """\
 usage: byol COMMAND [...]
@@ -51,6 +53,7 @@ _MEMORY_FULL = (
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status: 0, 2 for an error, 128 + n for a signal n."""
     words = list(sys.argv[1:] if words is None else words)
+    _limit_threads()
     try:
         return _run(words)
     except BrokenPipeError:
@@ -71,6 +74,13 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("byol: stopped", file=sys.stderr)
         return 130
+
+
+def _limit_threads() -> None:
+    """Have PyTorch, which is yet to come, start no more threads than a container's time is worth: it counts
+    cores, and threads that wait for one another in vain halve its speed, or worse."""
+    if available_cores() < visible_cores():
+        os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
 
 
 def _told(error: RuntimeError) -> str | None:

@@ -1,6 +1,5 @@
 """Which images stay on the training device; a run goes on as it began, also on one of another size."""
 
-import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +11,6 @@ import byol
 from byol.config import PretrainConfig
 from byol.rundir import RunDirectory
 from byol.training import memory_limit
-from byol.training.memory_limit import machine_memory
 from byol.training.preparation import prepare_data
 from byol.training.processes import Launch
 from byol.training.resolution import resolve
@@ -56,30 +54,6 @@ def test_the_limit_follows_from_the_memory(
     machine(monkeypatch, [gpu * GIB for gpu in gpus], memory * GIB, processes)
     assert limit() == expected * GIB
     assert limit("on") > 10**6 * GIB and limit("off") == 2 * GIB
-
-
-@pytest.mark.parametrize(
-    ("groups", "limits", "expected"),
-    [
-        ("0::/job/step\n", {"job/memory.max": "4096\n", "job/step/memory.max": "max\n"}, 4096),
-        ("0::/job/step\n", {"job/memory.max": "8192\n", "job/step/memory.max": "4096\n"}, 4096),
-        ("5:cpu:/x\n4:memory:/job\n0::/\n", {"memory/job/memory.limit_in_bytes": "4096\n"}, 4096),
-        ("0::/\n", {"memory.max": "4096"}, 4096),
-        ("0::/job\n", {"job/memory.max": "max\n"}, None),
-        ("0::/job\n", {}, None),
-    ],
-)
-def test_a_container_s_memory_is_the_machine_s(
-    groups: str, limits: dict[str, str], expected: int | None, tmp_path: Path
-) -> None:
-    files = {f"sys/fs/cgroup/{name}": text for name, text in limits.items()}
-    for name, text in {"proc/self/cgroup": groups, **files}.items():
-        file = tmp_path / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    assert machine_memory(tmp_path) == (expected or whole)
-    assert machine_memory(tmp_path / "elsewhere") == whole
 
 
 IMAGES = torch.randint(0, 256, (40, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

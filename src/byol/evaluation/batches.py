@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from byol.augment.evaluation import Preprocess
-from byol.data.decoders import READY_BYTES, in_advance, shared_memory
+from byol.data.decoders import READY_BYTES, in_advance
 from byol.data.images import in_memory, picture, rows_in_memory
 from byol.data.workers import ignore_stop_signals, stacked, start_method
+from byol.machine import shared_memory
 from byol.types import ImageSet, Picture
 
 _PIECE = 128

@@ -9,10 +9,10 @@ from torch import nn
 from byol.config import PretrainConfig
 from byol.core.backbone import Backbone
 from byol.data.batches import BatchPlan
-from byol.data.decoders import shared_memory
 from byol.data.folder import unread_kinds
 from byol.data.images import natural_side, typical_side
 from byol.data.workers import MORE_SHARED_MEMORY
+from byol.machine import shared_memory
 from byol.training.compilation import not_compiled_message
 from byol.training.preparation import PreparedData, worker_count
 from byol.training.resolution import decoders, view_size
