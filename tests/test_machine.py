@@ -1,9 +1,11 @@
 """What a process may use of its machine, in containers and jobs of both versions of control groups."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,6 +54,11 @@ def test_a_container_s_memory_is_the_machine_s(
             {"cpu,cpuacct/pod/cpu.cfs_quota_us": "300000\n", "cpu,cpuacct/pod/cpu.cfs_period_us": "100000\n"},
             3,
         ),
+        (
+            "3:cpuacct,cpu:/pod\n",
+            {"cpu/pod/cpu.cfs_quota_us": "300000\n", "cpu/pod/cpu.cfs_period_us": "100000\n"},
+            3,
+        ),
         ("3:cpu:/pod\n", {"cpu/pod/cpu.cfs_quota_us": "-1\n", "cpu/pod/cpu.cfs_period_us": "100000\n"}, 16),
         ("", {}, 16),
     ],
@@ -68,5 +75,12 @@ def test_shared_memory_is_what_its_file_system_holds(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(machine, "_SHARED_MEMORY", tmp_path)
     words = ["df", "--block-size=1", "--output=size", tmp_path]
     assert shared_memory() == int(subprocess.check_output(words, text=True).split()[-1])
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=0))  # tmpfs without a limit
+    assert shared_memory() == sys.maxsize
     monkeypatch.setattr(machine, "_SHARED_MEMORY", tmp_path / "none")
     assert shared_memory() == sys.maxsize
+
+
+def test_files_that_cannot_be_read_limit_nothing(tmp_path: Path) -> None:
+    write(tmp_path, "0::/\n", {"cpu.max/text": ""})  # a folder in its place
+    assert available_cores(tmp_path) == machine.visible_cores()

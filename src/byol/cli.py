@@ -58,18 +58,12 @@ def main(words: Sequence[str] | None = None) -> int:
         return _run(words)
     except BrokenPipeError:
         return 141
-    except (UserError, OSError) as error:
-        if "--debug" in words:
+    except (UserError, OSError, RuntimeError) as error:
+        message = _message(error)
+        if "--debug" in words or message is None:
             raise
         if not getattr(error, "is_told", False):
-            # One line, also where the message quotes a library's.
-            print("byol: error:", " ".join(str(error).split()), file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        told = _told(error)
-        if "--debug" in words or told is None:
-            raise
-        print(f"byol: error: {told}", file=sys.stderr)
+            print("byol: error:", message, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("byol: stopped", file=sys.stderr)
@@ -83,15 +77,17 @@ def _limit_threads() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
 
 
-def _told(error: RuntimeError) -> str | None:
-    """Return what to say of an error of PyTorch's; None where it is a mistake of ours."""
-    if type(error).__name__ == "OutOfMemoryError":
+def _message(error: UserError | OSError | RuntimeError) -> str | None:
+    """Return what to say of an error, in one line; None where it is a mistake of ours."""
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, not imported here
         return _MEMORY_FULL
-    if "torch" not in sys.modules:
-        return None
-    from byol.data.workers import LOST_WORKER, is_lost_worker
+    if "torch" in sys.modules and not isinstance(error, UserError):
+        from byol.data.workers import lost_worker_message
 
-    return LOST_WORKER if is_lost_worker(error) else None
+        if (message := lost_worker_message(error)) is not None:
+            return message
+    # One line, also where the message quotes a library's.
+    return None if isinstance(error, RuntimeError) else " ".join(str(error).split())
 
 
 def _run(words: list[str]) -> int:

@@ -24,8 +24,9 @@ def machine_memory(root: Path = _ROOT) -> int:
 
 def shared_memory() -> int:
     """Return the bytes of shared memory, through which processes hand over tensors: in containers little,
-    Docker's 64 MiB unless told otherwise."""
-    return shutil.disk_usage(_SHARED_MEMORY).total if _SHARED_MEMORY.is_dir() else sys.maxsize
+    Docker's 64 MiB unless told otherwise. Where the system knows no limit it is a very large number."""
+    total = shutil.disk_usage(_SHARED_MEMORY).total if _SHARED_MEMORY.is_dir() else 0
+    return total or sys.maxsize
 
 
 def available_cores(root: Path = _ROOT) -> int:
@@ -55,16 +56,22 @@ def _limits(root: Path, controller: str, file: str, *older_files: str) -> Iterat
         file: of control groups in version 2, which name no controller: one or two numbers; "max" is none.
         older_files: of those in version 1: one number each; -1 is none.
     """
-    groups = root / "proc/self/cgroup"
-    for line in groups.read_text().splitlines() if groups.is_file() else ():
+    for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
-        top, names = root / "sys/fs/cgroup", [file]
-        if controllers:
-            top, names = top / controllers, list(older_files)  # as they are mounted: cpu,cpuacct
+        top, names = root / "sys/fs/cgroup", (older_files if controllers else (file,))
+        if controllers:  # mounted under all of their names, in some order, with a link for each
+            top /= controllers if (top / controllers).is_dir() else controller
         for folder in (Path(group.strip("/")), *Path(group.strip("/")).parents):
-            found = [top / folder / name for name in names]
-            words = [word for one in found if one.is_file() for word in one.read_text().split()]
+            words = " ".join(_text(top / folder / name) for name in names).split()
             if words and all(word.isdigit() for word in words):
                 yield int(words[0]), int(words[1]) if len(words) > 1 else 1
+
+
+def _text(file: Path) -> str:
+    """Return what a file of the system's holds; nothing where it cannot be read."""
+    try:
+        return file.read_text()
+    except OSError:
+        return ""

@@ -21,8 +21,7 @@ from byol.data.batches import BatchPlan, streamed_batches
 from byol.data.decoders import in_advance
 from byol.data.images import TensorImages
 from byol.errors import UserError
-from byol.evaluation import batches as evaluation_batches
-from byol.evaluation.batches import decoded_batches
+from byol.evaluation.batches import _affordable, decoded_batches
 from byol.training.advice import decoding_advice
 from byol.training.preparation import PreparedData
 from byol.training.resolution import decoders
@@ -34,7 +33,6 @@ VIEWS = 128 * 2 * 3 * 224 * 224
 
 def share(patch: pytest.MonkeyPatch, size: int) -> None:
     patch.setattr(module, "shared_memory", lambda: size)
-    patch.setattr(evaluation_batches, "shared_memory", lambda: size)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +58,8 @@ def test_what_is_in_advance_fits(
     workers, ready = in_advance(asked, piece, most=4)
     assert (workers, ready) == expected
     assert not workers or (workers * ready + 2) * piece <= size / 2
-    assert in_advance(asked, piece, 4, sharing=2) == in_advance(asked, 2 * piece, 4) or ready > 1
+    shared = in_advance(asked, piece, 4, sharing=2)
+    assert shared[0] == in_advance(asked, 2 * piece, 4)[0] and shared[1] <= ready
 
 
 def test_a_run_decodes_by_itself_where_there_is_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,9 +70,7 @@ def test_a_run_decodes_by_itself_where_there_is_no_room(monkeypatch: pytest.Monk
     monkeypatch.setattr("byol.training.advice.shared_memory", lambda: 64 * MIB)
     assert decoders(config, plan) == (0, 1)
     (line,) = decoding_advice(config, streamed, plan)
-    assert (
-        "the process that trains also decodes" in line and "/dev/shm, 64 MiB" in line and "--shm-size" in line
-    )
+    assert "the training process itself decodes" in line and "/dev/shm, 64 MiB" in line and "=1g" in line
     assert not list(decoding_advice(config, replace(streamed, images=images.images), plan))
     assert not list(decoding_advice(replace(config, num_workers=0), streamed, plan))
     assert not list(decoding_advice(replace(config, view_size=64), streamed, plan))
@@ -84,6 +81,9 @@ def test_a_run_decodes_by_itself_where_there_is_no_room(monkeypatch: pytest.Monk
     halved = BatchPlan(200, 128, processes=2)
     assert decoders(replace(config, devices="2"), halved) == (1, 1)
     assert decoders(replace(config, view_size=112), plan) == (5, 2)
+
+
+IMAGE = 3 * 64 * 64
 
 
 class Images:
@@ -103,12 +103,33 @@ def whole(index: int, picture: Picture) -> Tensor:
     return picture.pixels()
 
 
+@pytest.mark.parametrize(
+    ("lengths", "size", "expected"),
+    [
+        ([16, 16, 8], 1000 * IMAGE, (16, 3, 2)),
+        ([1] * 40, 1000 * IMAGE, (1, 5, 2)),  # dense features of images of many sizes, one by one
+        ([0, 1], 1000 * IMAGE, (1, 1, 2)),
+        ([300, 20], 10_000 * IMAGE, (128, 4, 2)),
+        ([300, 20], 2 * 24 * IMAGE, (2, 5, 2)),
+        ([300, 20], 2 * 5 * IMAGE, (1, 3, 1)),
+        ([300, 20], 2 * 2 * IMAGE, (1, 0, 1)),
+        ([], 1000 * IMAGE, (128, 0, 1)),
+    ],
+)
+def test_pieces_and_workers_of_an_evaluation(
+    lengths: list[int], size: int, expected: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    share(monkeypatch, size)
+    order = torch.arange(sum(lengths)).split(lengths) if lengths else []
+    order = [rows % 40 for rows in order]
+    assert _affordable(Images(), whole, order, num_workers=5) == expected
+
+
 def test_small_pieces_make_the_same_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0)).split(16)
     expected = list(decoded_batches(Images(), whole, order, num_workers=0))
-    share(
-        monkeypatch, 12 * 64 * 64 * 3 * 2
-    )  # of 12 images: two pieces of an image each, and two to hand over
+    share(monkeypatch, 12 * IMAGE * 2)  # half of it for 12 images: 2 workers with 2 pieces, 2 more on the way
+    assert _affordable(Images(), whole, order, 2) == (2, 2, 2)
     found = list(decoded_batches(Images(), whole, order, num_workers=2))
     assert [len(batch) for batch in found] == [16, 16, 8]
     assert all(torch.equal(*pair) for pair in zip(found, expected, strict=True))

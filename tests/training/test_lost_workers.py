@@ -1,7 +1,10 @@
 """A worker that is killed, as the system does where memory runs out: one line says so."""
 
+import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -14,8 +17,10 @@ from torch.utils.data import get_worker_info
 import byol
 from byol.cli import main
 from byol.data.decode import EncodedPicture
+from byol.errors import UserError
 from byol.rundir import RunDirectory
 from byol.training.errors import LostWorkerError
+from byol.training.loggers import Loggers
 
 SETTINGS: dict[str, Any] = {"backbone": "resnet8_16", "image_size": 32, "projection_hidden_size": 32}
 SETTINGS |= {"batch_size": 4, "num_workers": 1, "logger": "none", "knn_every": "0"}
@@ -59,4 +64,40 @@ def test_an_evaluation_is_one_line(
     capsys.readouterr()
     assert main(["evaluate", out, "--protocol", "knn", "--num-workers", "1"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("byol: error: a process that decodes images was killed")
+    assert line.startswith("byol: error: a process that decodes images has ended: DataLoader worker (pid")
+
+
+def test_a_run_tells_of_a_worker_whose_connection_breaks_first(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has handed over is fetched from it, and the signal of its end comes a moment later."""
+
+    def breaks(iterator: Any) -> None:
+        for process in multiprocessing.active_children():
+            threading.Timer(0.3, process.kill).start()
+        raise ConnectionResetError
+
+    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter._get_data", breaks)
+    out = tmp_path / "run"
+    with pytest.raises(LostWorkerError, match="has ended: DataLoader worker"):
+        byol.pretrain(photographs, out=out, epochs="16st", **SETTINGS)
+    assert not out.exists()
+
+
+def test_a_worker_that_ends_meanwhile_changes_nothing_at_the_end(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(iterator: Any) -> None:
+        raise UserError("no more")
+
+    def wait(self: Loggers, status: str) -> None:
+        for process in multiprocessing.active_children():
+            process.kill()
+        time.sleep(0.5)
+
+    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter._get_data", breaks)
+    monkeypatch.setattr(Loggers, "finish", wait)
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match="no more"):
+        byol.pretrain(photographs, out=out, epochs="16st", **SETTINGS)
+    assert not out.exists()

@@ -4,6 +4,8 @@ from byol.machine import available_cores, shared_memory
 
 READY_BYTES = 2**31
 """Of pieces, or batches, that all decoders of one process have ready, where each has more than one."""
+_HELD = 2
+"""Pieces that whoever takes them holds."""
 
 
 def decoder_count(asked: int | None, sharing: int = 1) -> int:
@@ -28,6 +30,20 @@ def in_advance(asked: int, piece_bytes: int, most: int, sharing: int = 1) -> tup
         most: pieces that a decoder may have ready.
         sharing: how many processes of this machine share the memory.
     """
-    room = shared_memory() // 2 // sharing // piece_bytes - 2  # of which whoever takes them holds two
+    room = _room(sharing) // piece_bytes - _HELD
     decoders = max(0, min(asked, room))
     return decoders, max(1, min(most, min(room, READY_BYTES // piece_bytes) // max(1, decoders)))
+
+
+def largest_piece(asked: int, item_bytes: int, most: int) -> int:
+    """Return of how many items a piece may consist, 1 or more, for all decoders to have as many ready."""
+    return max(1, min(READY_BYTES, _room()) // (item_bytes * (most * asked + _HELD)))
+
+
+def enough_shared_memory(asked: int, piece_bytes: int, sharing: int = 1) -> int:
+    """Return the bytes of shared memory in which all decoders have a piece ready; as for `in_advance`."""
+    return (asked + _HELD) * piece_bytes * sharing * 2
+
+
+def _room(sharing: int = 1) -> int:
+    return shared_memory() // 2 // sharing

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from functools import lru_cache, partial
 from multiprocessing.util import Finalize
@@ -16,13 +17,8 @@ from torch.utils.data import default_collate
 
 from byol.errors import UserError
 
-MORE_SHARED_MEMORY = (
-    "a container gets more with --shm-size=8g (Docker) or a memory volume at /dev/shm (Kubernetes)"
-)
-LOST_WORKER = (
-    "a process that decodes images was killed, as the system does where memory runs out: fewer --num-workers "
-    "take less"
-)
+_SECONDS_TO_HEAR = 1
+"""Of the end of a process."""
 
 
 def start_method(num_workers: int) -> str | None:
@@ -35,6 +31,12 @@ def start_method(num_workers: int) -> str | None:
     """
     spawns = multiprocessing.get_start_method(allow_none=True) == "spawn"
     return "fork" if num_workers and sys.platform == "linux" and not spawns else None
+
+
+def more_shared_memory(gib: int) -> str:
+    """Return how a container gets so much."""
+    ways = f"--shm-size={gib}g (Docker) or a memory volume at /dev/shm (Kubernetes)"
+    return f"a container gets {gib} GiB with {ways}"
 
 
 def stacked(tensors: Sequence[Tensor]) -> Tensor:
@@ -52,14 +54,26 @@ def stacked(tensors: Sequence[Tensor]) -> Tensor:
         if "file </torch_" not in str(error):
             raise
         full = "the shared memory (/dev/shm), through which workers hand over images, is full"
-        raise UserError(f"{full}: fewer --num-workers take less; {MORE_SHARED_MEMORY}") from error
+        raise UserError(f"{full}: fewer --num-workers take less; {more_shared_memory(8)}") from error
     return together
 
 
-def is_lost_worker(error: BaseException) -> bool:
-    """Say whether an error is PyTorch's about a worker that ended before its time. It may come at any place:
-    a signal brings it."""
-    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid")
+def lost_worker_message(error: BaseException) -> str | None:
+    """Return what to say of PyTorch's error about a worker that ended before its time; None of another error.
+
+    It may come at any place, as a signal brings it; and behind another one, where a batch was on its way.
+    """
+    if isinstance(error, ConnectionError | EOFError):
+        try:
+            time.sleep(_SECONDS_TO_HEAR)
+        except RuntimeError as told:
+            error = told
+    text = " ".join(str(error).split()).rstrip(".")
+    if not (isinstance(error, RuntimeError) and text.startswith("DataLoader worker (pid")):
+        return None
+    return (
+        f"a process that decodes images has ended: {text}. If memory ran out, fewer --num-workers take less"
+    )
 
 
 def ignore_stop_signals() -> "partial[None]":

@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from byol.augment.evaluation import Preprocess
-from byol.data.decoders import READY_BYTES, in_advance
+from byol.data.decoders import in_advance, largest_piece
 from byol.data.images import in_memory, picture, rows_in_memory
 from byol.data.workers import ignore_stop_signals, stacked, start_method
-from byol.machine import shared_memory
 from byol.types import ImageSet, Picture
 
 _PIECE = 128
@@ -105,14 +104,16 @@ def _joined(decoded: Iterator[Tensor], count: int) -> Tensor:
 def _affordable(
     image_set: ImageSet, per_image: PerImage, order: Sequence[Tensor], num_workers: int
 ) -> tuple[int, int, int]:
-    """Return how many images make a piece, how many workers are of use, how many pieces each has ready."""
-    count = sum(map(len, order))
-    if not num_workers or not count:
+    """Return how many images make a piece, at most, how many workers are of use, and how many pieces each
+    has ready."""
+    most = max(map(len, order), default=0)
+    if not num_workers or not most:
         return _PIECE, 0, 1
-    first, room = int(torch.cat(list(order))[0]), min(READY_BYTES, shared_memory() // 2)
+    first = int(next(rows for rows in order if len(rows))[0])
     image_bytes = per_image(first, picture(image_set, first)).nbytes
-    size = max(1, min(_PIECE, room // (image_bytes * (_READY * num_workers + 2))))
-    return size, *in_advance(min(num_workers, math.ceil(count / size)), image_bytes * size, _READY)
+    size = min(_PIECE, most, largest_piece(num_workers, image_bytes, _READY))
+    pieces = sum(math.ceil(len(rows) / size) for rows in order)
+    return size, *in_advance(min(num_workers, pieces), image_bytes * size, _READY)
 
 
 class _Mapped(Dataset[Tensor]):

@@ -9,13 +9,15 @@ from torch import nn
 from byol.config import PretrainConfig
 from byol.core.backbone import Backbone
 from byol.data.batches import BatchPlan
+from byol.data.decoders import enough_shared_memory
 from byol.data.folder import unread_kinds
 from byol.data.images import natural_side, typical_side
-from byol.data.workers import MORE_SHARED_MEMORY
+from byol.data.workers import more_shared_memory
 from byol.machine import shared_memory
 from byol.training.compilation import not_compiled_message
 from byol.training.preparation import PreparedData, worker_count
-from byol.training.resolution import decoders, view_size
+from byol.training.processes import launch_of
+from byol.training.resolution import batch_bytes, decoders, view_size
 
 LARGE = 5_000_000
 """Parameters of a backbone that is no longer quick on a CPU: a ResNet-18 has 11 million."""
@@ -65,13 +67,13 @@ def decoding_advice(config: PretrainConfig, data: PreparedData, plan: BatchPlan)
     asked, working = worker_count(config), decoders(config, plan)[0]
     if data.images is None and working < asked:
         who = (
-            f"{working} of {asked} processes decode"
-            if working
-            else "the process that trains also decodes the"
+            f"{working} of {asked} processes decode" if working else "the training process itself decodes the"
         )
+        enough = enough_shared_memory(asked, batch_bytes(config, plan), launch_of(config).devices)
         yield (
             f"warning: {who} images, for which there is too little shared memory (/dev/shm, "
-            f"{shared_memory() >> 20} MiB): training will wait for data; {MORE_SHARED_MEMORY}"
+            f"{shared_memory() >> 20} MiB): training will wait for data; "
+            + more_shared_memory(math.ceil(enough / 2**30))
         )
 
 

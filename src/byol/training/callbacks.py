@@ -4,8 +4,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -231,16 +231,13 @@ class StopOnSignal:
         self._take_over(self._receive)
 
     def ignore(self) -> None:
-        """Let signals change nothing from here on: the run ends anyway."""
-        self._take_over(lambda number, frame: None)
+        """Let signals change nothing from here on, that of a worker's end among them, which PyTorch makes an
+        error: the run ends anyway."""
+        self._take_over(lambda number, frame: None, signal.SIGCHLD)
 
-    @contextmanager
-    def ending_what_waits(self) -> Iterator[None]:
-        """Let a signal end what is done in here, which may wait for ever, and nothing else."""
-        with suppress(KeyboardInterrupt):
-            self._take_over(signal.default_int_handler)
-            yield
-        self.ignore()
+    def interrupt(self) -> None:
+        """Let signals raise KeyboardInterrupt from here on: what is done now may wait for ever."""
+        self._take_over(signal.default_int_handler)
 
     def uninstall(self) -> None:
         """Give the signals back to whoever had them before the run."""
@@ -256,11 +253,11 @@ class StopOnSignal:
             asks = number == signal.SIGUSR1 and module.trainer.is_global_zero
             raise Interrupted(number, self.run_path, requeue() if asks else None)
 
-    def _take_over(self, handler: Callable[[int, FrameType | None], Any]) -> None:
+    def _take_over(self, handler: Callable[[int, FrameType | None], Any], *more: signal.Signals) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
-        replaced: dict[int, Any] = {number: signal.signal(number, handler) for number in self._SIGNALS}
-        self.before = self.before or replaced
+        for number in (*self._SIGNALS, *more):
+            self.before.setdefault(number, signal.signal(number, handler))
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         first, self.received = not self.received, number

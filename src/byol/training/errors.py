@@ -2,7 +2,6 @@
 
 import signal
 
-from byol.data.workers import LOST_WORKER
 from byol.errors import UserError
 from byol.rundir import RunDirectory
 
@@ -38,10 +37,11 @@ class LostProcessError(UserError):
 
 
 class LostWorkerError(UserError):
-    """A process that decodes images has been killed, as the system does where memory runs out."""
+    """A process that decodes images has ended before its time."""
 
-    def __init__(self, run: RunDirectory) -> None:
-        super().__init__(f"{LOST_WORKER}; {_how_to_go_on(run)}")
+    def __init__(self, message: str, run: RunDirectory) -> None:
+        """Tell what happened, as `lost_worker_message` has it, and how to go on with the run."""
+        super().__init__(f"{message}; {_how_to_go_on(run)}")
 
 
 def _how_to_go_on(run: RunDirectory) -> str:

@@ -214,6 +214,8 @@ class Loggers:
                     failed = failed or error
                 else:
                     self.say(f"warning: {error}; going on without it")
+            except KeyboardInterrupt:  # a signal ends the wait for one service, as the session arranges it
+                self.say(f"warning: no longer waiting for {name}")
         if failed is not None:
             raise UserError(f"{failed}. {self._remedy()}") from failed
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import lightning as L
@@ -99,8 +100,9 @@ class PeerProcesses(L.Callback):
     def tell(self, error: LostProcessError) -> None:
         """Print the error, where that is for this process to do."""
         if self.tells:
-            self.say(f"byol: error: {error}")
-            error.is_told = True
+            with suppress(OSError):  # who reads it may be gone, too; what is left to do gets done
+                self.say(f"byol: error: {error}")
+                error.is_told = True
 
     def end(self) -> None:
         """End the processes started here and let go of the others: they would wait for this one."""

@@ -144,9 +144,14 @@ def view_size(config: PretrainConfig) -> int:
 def decoders(config: PretrainConfig, plan: BatchPlan) -> tuple[int, int]:
     """Return how many processes make batches for this one, as shared memory allows, and how many batches each
     makes in advance."""
+    asked, sharing = worker_count(config), launch_of(config).devices
+    return in_advance(asked, batch_bytes(config, plan), _BATCHES_READY, sharing)
+
+
+def batch_bytes(config: PretrainConfig, plan: BatchPlan) -> int:
+    """Return how many bytes the crops of one batch take."""
     assert config.channels is not None
-    batch_bytes = plan.micro_batch_size * 2 * config.channels * view_size(config) ** 2
-    return in_advance(worker_count(config), batch_bytes, _BATCHES_READY, launch_of(config).devices)
+    return plan.micro_batch_size * 2 * config.channels * view_size(config) ** 2
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import nn
 from byol.allocation import memory_kept
 from byol.config import PretrainConfig
 from byol.data.batches import BatchPlan, StartedBatches
-from byol.data.workers import is_lost_worker
+from byol.data.workers import lost_worker_message
 from byol.errors import UserError, listed
 from byol.evaluation.monitor import PatchMonitor, holdout_accuracies
 from byol.rundir import RunDirectory
@@ -88,14 +88,7 @@ class Session:
                 self._begin(module, progress, loggers, settings)
                 between.first_views = partial(draw_first_views, self.run.views_picture, module, started)
             peers.start()
-            try:
-                trainer.fit(module, started)
-            except RuntimeError as error:
-                if isinstance(error, torch.OutOfMemoryError):
-                    raise OutOfMemory from error
-                if is_lost_worker(error):
-                    raise LostWorkerError(self.run) from error
-                raise
+            trainer.fit(module, started)
         if peers.was_started:
             raise SystemExit(0)  # what comes after the run is for the process that started this one
 
@@ -112,8 +105,12 @@ class Session:
         the other processes, of whose errors the first is the one to tell."""
 
         def end(status: Status) -> None:
-            with stop.ending_what_waits():  # for a service that does not answer
-                loggers.finish(status)
+            try:
+                stop.interrupt()  # a service may not answer
+                with suppress(KeyboardInterrupt):
+                    loggers.finish(status)
+            finally:
+                stop.ignore()
 
         stop.install()
         try:
@@ -124,19 +121,28 @@ class Session:
             peers.finish()
             end("KILLED")
             raise
-        except BaseException as error:
+        except BaseException as raised:
+            error = self._explained(raised)
             stop.ignore()  # a launcher stops all processes where one ends, and this one is about to
-            cause = peers.cause(error)
+            cause = peers.cause(raised)
             if cause is not None:
                 peers.tell(cause)
+                error = cause
             if peers.trainer.is_global_zero:
-                self._tidy(cause or error, module, saving, end)
+                self._tidy(error, module, saving, end)
             peers.end()
-            if cause is None:
+            if error is raised:
                 raise
-            raise (cause if peers.tells else SystemExit(2)) from error
+            raise (error if cause is None or peers.tells else SystemExit(2)) from raised
         finally:
             stop.uninstall()
+
+    def _explained(self, error: BaseException) -> BaseException:
+        """Return PyTorch's error as one of ours, where people can do something about it."""
+        if isinstance(error, torch.OutOfMemoryError):
+            return OutOfMemory()
+        message = lost_worker_message(error)
+        return error if message is None else LostWorkerError(message, self.run)
 
     def _plan(self, trainer: L.Trainer) -> BatchPlan:
         return BatchPlan(
