@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
@@ -82,6 +83,22 @@ def test_a_run_tells_of_a_worker_whose_connection_breaks_first(
     with pytest.raises(LostWorkerError, match="has ended: DataLoader worker"):
         byol.pretrain(photographs, out=out, epochs="16st", **SETTINGS)
     assert not out.exists()
+
+
+def test_a_worker_that_ends_while_the_run_is_saved(
+    photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What PyTorch's writer raises is told as a disk that is full."""
+
+    def save(*_: Any) -> None:
+        for process in multiprocessing.active_children():
+            process.kill()
+        time.sleep(5)
+
+    monkeypatch.setattr(torch, "save", save)
+    out = tmp_path / "run"
+    with pytest.raises(LostWorkerError, match="has ended: DataLoader worker"):
+        byol.pretrain(photographs, out=str(out), epochs="16st", checkpoint_every="1st", **SETTINGS)
 
 
 def test_a_worker_that_ends_meanwhile_changes_nothing_at_the_end(

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from multiprocessing.util import Finalize
 from types import FrameType
@@ -59,21 +59,29 @@ def stacked(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def lost_worker_message(error: BaseException) -> str | None:
-    """Return what to say of PyTorch's error about a worker that ended before its time; None of another error.
+    """Return what to say where an error comes from a worker that ended before its time; None of another one.
 
-    It may come at any place, as a signal brings it; and behind another one, where a batch was on its way.
+    A signal brings PyTorch's error, at any place: also where another one is made of it, as in the midst of
+    saving, or a moment after the connection that a batch was to come through has broken.
     """
     if isinstance(error, ConnectionError | EOFError):
         try:
             time.sleep(_SECONDS_TO_HEAR)
         except RuntimeError as told:
             error = told
-    text = " ".join(str(error).split()).rstrip(".")
-    if not (isinstance(error, RuntimeError) and text.startswith("DataLoader worker (pid")):
-        return None
-    return (
-        f"a process that decodes images has ended: {text}. If memory ran out, fewer --num-workers take less"
-    )
+    for one in _origins(error):
+        text = " ".join(str(one).split()).rstrip(".")
+        if isinstance(one, RuntimeError) and text.startswith("DataLoader worker (pid"):
+            advice = "If memory ran out, fewer --num-workers take less"
+            return f"a process that decodes images has ended: {text}. {advice}"
+    return None
+
+
+def _origins(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and those that it comes from."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def ignore_stop_signals() -> "partial[None]":
