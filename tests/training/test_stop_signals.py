@@ -8,6 +8,7 @@ import pytest
 
 import byol
 from byol.cli import main
+from byol.config import PretrainConfig
 from byol.errors import UserError
 from byol.rundir import RunDirectory
 from byol.training.callbacks import Monitor
@@ -50,6 +51,25 @@ def test_ctrl_c_ends_the_wait_for_a_service_and_what_is_left_gets_done(
     assert main(["pretrain", *SETTINGS, "--out", str(out)]) == (2 if fails else 0)
     assert out.exists() != fails
     assert ("byol: error: no more" in capsys.readouterr().err) == fails
+
+
+def test_ctrl_c_ends_the_wait_for_one_service_only(tmp_path: Path) -> None:
+    ended: list[str] = []
+
+    class Service:
+        def __init__(self, answers: bool) -> None:
+            self.answers = answers
+
+        def finish(self, status: str) -> None:
+            if not self.answers:
+                signal.raise_signal(signal.SIGINT)
+            ended.append(status)
+
+    lines: list[str] = []
+    loggers = Loggers(PretrainConfig(), RunDirectory(tmp_path), lines.append)
+    loggers.loggers = {"mlflow": Service(answers=False), "tensorboard": Service(answers=True)}  # type: ignore[dict-item]
+    loggers.finish("FINISHED")
+    assert ended == ["FINISHED"] and lines == ["warning: no longer waiting for mlflow"]
 
 
 def test_signals_are_given_back(tiny: dict[str, Any], tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from byol.machine import available_cores, shared_memory
 
-READY_BYTES = 2**31
+_READY_BYTES = 2**31
 """Of pieces, or batches, that all decoders of one process have ready, where each has more than one."""
 _HELD = 2
 """Pieces that whoever takes them holds."""
@@ -32,12 +32,12 @@ def in_advance(asked: int, piece_bytes: int, most: int, sharing: int = 1) -> tup
     """
     room = _room(sharing) // piece_bytes - _HELD
     decoders = max(0, min(asked, room))
-    return decoders, max(1, min(most, min(room, READY_BYTES // piece_bytes) // max(1, decoders)))
+    return decoders, max(1, min(most, min(room, _READY_BYTES // piece_bytes) // max(1, decoders)))
 
 
 def largest_piece(asked: int, item_bytes: int, most: int) -> int:
     """Return of how many items a piece may consist, 1 or more, for all decoders to have as many ready."""
-    return max(1, min(READY_BYTES, _room()) // (item_bytes * (most * asked + _HELD)))
+    return max(1, min(_READY_BYTES, _room()) // (item_bytes * (most * asked + _HELD)))
 
 
 def enough_shared_memory(asked: int, piece_bytes: int, sharing: int = 1) -> int:
