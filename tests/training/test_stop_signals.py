@@ -68,7 +68,11 @@ def test_ctrl_c_ends_the_wait_for_one_service_only(tmp_path: Path) -> None:
     lines: list[str] = []
     loggers = Loggers(PretrainConfig(), RunDirectory(tmp_path), lines.append)
     loggers.loggers = {"mlflow": Service(answers=False), "tensorboard": Service(answers=True)}  # type: ignore[dict-item]
-    loggers.finish("FINISHED")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs start with it ignored
+    try:
+        loggers.finish("FINISHED")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert ended == ["FINISHED"] and lines == ["warning: no longer waiting for mlflow"]
 
 
