@@ -14,7 +14,7 @@ usage: byol COMMAND [...]
 Turn unlabelled images into a backbone (Bootstrap Your Own Latent, arXiv 2006.07733).
 
 commands:
-  demo       pretrain on handwritten digits, evaluate, draw a picture: a minute on a CPU
+  demo       pretrain on handwritten digits, evaluate, draw a picture: minutes on a CPU
   pretrain   train a backbone on images without labels
   evaluate   measure a trained backbone: kNN, logistic regression, linear probe, fine-tuning,
              segmentation
