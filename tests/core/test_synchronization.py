@@ -26,3 +26,17 @@ def test_activations_inside_norms_survive(name: str) -> None:
     assert list(net.state_dict()) == names
     kinds = [module for module in net.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     assert kinds and all(isinstance(module, nn.SyncBatchNorm) for module in kinds)
+
+
+def test_synchronised_norms_are_left_alone() -> None:
+    """timm's conversion of what it has converted makes plain norms of norms with activations."""
+    from timm.layers.norm_act import BatchNormAct2d
+
+    net = nn.Sequential(nn.Identity(), BatchNormAct2d(2)).eval()
+    for _ in range(2):
+        synchronize_batch_norms(net)
+        assert isinstance(net[1], nn.SyncBatchNorm)
+        assert not net(torch.full((1, 2, 1, 1), -1.0)).any()
+    synchronised = net[1]
+    synchronize_batch_norms(net)
+    assert net[1] is synchronised, "its process group may be the user's"

@@ -136,6 +136,19 @@ def test_networks_of_one_size_get_resized_images() -> None:
     assert next(map_batches(backbone, part)).shape == (3, 4, 8, 8)
 
 
+def test_a_full_gpu_is_not_taken_for_a_wrong_size() -> None:
+    def fill(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    net = nn.Conv2d(3, 4, 2)
+    backbone = Backbone(net, 16, channels=3, preprocess=Preprocess(16, (0.0,) * 3, (1.0,) * 3))
+    net.register_forward_pre_hook(fill)
+    inputs = WholeImages(backbone)
+    for examine in (lambda: inputs.takes(torch.Size((3, 16, 16))), lambda: Backbone(net, 16, channels=3)):
+        with pytest.raises(torch.OutOfMemoryError):
+            examine()
+
+
 def test_the_picture_shows_truth_and_prediction_in_the_legend_s_colours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

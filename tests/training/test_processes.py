@@ -191,8 +191,9 @@ def test_worker_of_torchrun_dies(witnessed: Witnessed) -> None:
 
 
 def test_stop_signal_to_the_first_of_two(witnessed: Witnessed) -> None:
+    """In a container whose launcher left the number of a process that is alone."""
     words = ["2000st" if word == f"{STEPS}st" else word for word in witnessed.started]
-    process = witnessed.start(*words, "--devices", "2")
+    process = witnessed.start(*words, "--devices", "2", RANK="0", WORLD_SIZE="1")
     wait_for(lambda: any(record["step"] >= 8 for record in witnessed.run.metrics()), process)
     process.terminate()
     ((output, errors),) = said(process, seconds=100)

@@ -209,7 +209,7 @@ class Backbone(nn.Module):
         try:
             with _undisturbed(self.net), torch.enable_grad():
                 return examine(torch.zeros(shape, device=like.device, dtype=like.dtype))
-        except UserError:
+        except (UserError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a network says to images that do not suit it
             raise UserError(

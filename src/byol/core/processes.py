@@ -5,6 +5,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from byol.errors import UserError
 
@@ -42,15 +43,18 @@ def synchronize_batch_norms(module: nn.Module) -> None:
     """Turn every batch norm inside a module into one that computes over all processes, in place.
 
     By timm's conversion: many of its networks have norms that contain the activation behind them, which
-    torch's own conversion loses. Forward hooks stay, which it would lose: a norm may be the layer whose
+    torch's own conversion loses. Norms that are synchronised already stay: timm's conversion would lose the
+    activation of one that it has made. Forward hooks stay, which it would lose: a norm may be the layer whose
     output is taken.
     """
     from timm.layers import convert_sync_batchnorm
 
-    hooks = {name: part._forward_hooks for name, part in module.named_modules() if part._forward_hooks}
-    convert_sync_batchnorm(module)
-    for name, kept in hooks.items():
-        module.get_submodule(name)._forward_hooks.update(kept)
+    for name, norm in list(module.named_modules(remove_duplicate=False)):
+        if isinstance(norm, _BatchNorm) and not isinstance(norm, nn.SyncBatchNorm):
+            synchronized = convert_sync_batchnorm(norm)
+            synchronized._forward_hooks.update(norm._forward_hooks)
+            parent, _, child = name.rpartition(".")
+            setattr(module.get_submodule(parent), child, synchronized)
 
 
 class _Gather(torch.autograd.Function):

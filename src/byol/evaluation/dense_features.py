@@ -47,6 +47,8 @@ class WholeImages:
                 with evaluating(self.backbone), torch.no_grad():
                     self.backbone.feature_map(torch.zeros((1, *shape), device=like.device))
                 self.taken[shape] = True
+            except torch.OutOfMemoryError:
+                raise
             # Each network refuses in a way of its own: AssertionError, RuntimeError, UserError of no map, ...
             except Exception:
                 self.taken[shape] = False

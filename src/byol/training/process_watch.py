@@ -105,13 +105,16 @@ class StartedProcesses:
     """The other processes of this machine, where the run has started them itself."""
 
     def __init__(self, command: Sequence[str], count: int, variables: dict[str, str]) -> None:
-        """Start a command with LOCAL_RANK 1 to count - 1, and with further environment variables."""
+        """Start a command with LOCAL_RANK 1 to count - 1, and with further environment variables.
+
+        RANK is the same: one that a container's launcher has left would be taken for that of every process.
+        """
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.connections: dict[int, socket.socket] = {}
         for rank in range(1, count):
             self.connections[rank], theirs = socket.socketpair()
             number = theirs.fileno()
-            own = {"LOCAL_RANK": str(rank), _CONNECTION_VARIABLE: str(number)}
+            own = {"RANK": str(rank), "LOCAL_RANK": str(rank), _CONNECTION_VARIABLE: str(number)}
             self.processes[rank] = subprocess.Popen(
                 command, env={**os.environ, **variables, **own}, pass_fds=[number]
             )
