@@ -14,7 +14,6 @@ import torch
 import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
-from torch._inductor import config as inductor_config
 from torch.utils.data import TensorDataset
 
 import byol
@@ -211,7 +210,8 @@ def test_compiled_step_trains_like_the_eager_one(
     make_net: Callable[[], torch.nn.Module],
     tmp_path: Path,
 ) -> None:
-    """A small network, and no vector instructions: to find out which there are takes ten seconds."""
+    """A small network. Vector instructions stay on: switched off for this test alone, code that had them was
+    once compiled without, in one process with other tests, and that fails."""
     settings = {name: value for name, value in tiny.items() if name != "backbone"}
     settings |= {"hidden_layer": -2, "accumulate": 2}
     generator = torch.Generator().manual_seed(0)
@@ -219,8 +219,7 @@ def test_compiled_step_trains_like_the_eager_one(
     losses = []
     for compiled in ("off", "on"):
         out = str(tmp_path / compiled)
-        with inductor_config.patch({"cpp.vec_isa_ok": False}):
-            run = byol.pretrain(images, make_net(), compile=compiled, out=out, **settings)
+        run = byol.pretrain(images, make_net(), compile=compiled, out=out, **settings)
         losses.append([record["loss"] for record in run.metrics() if "loss" in record])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
