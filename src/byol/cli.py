@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from byol.errors import UserError, closest
+from byol.errors import UserError, closest, one_line
 from byol.machine import available_cores, visible_cores
 
 _USAGE = """\
@@ -87,7 +87,7 @@ def _message(error: UserError | OSError | RuntimeError) -> str | None:
         if (message := lost_worker_message(error)) is not None:
             return message
     # One line, also where the message quotes a library's.
-    return None if isinstance(error, RuntimeError) else " ".join(str(error).split())
+    return None if isinstance(error, RuntimeError) else one_line(error)
 
 
 def _run(words: list[str]) -> int:

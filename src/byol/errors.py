@@ -31,6 +31,11 @@ def listed(names: Sequence[str]) -> str:
     return (", ".join(names[:5]) + more) or "none"
 
 
+def one_line(error: BaseException) -> str:
+    """Return an error's words in one line, or its kind where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def first_line(error: Exception) -> str:
     """Return what to tell of an error: its first line, or its kind where it has no words."""
     return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,4 +1,4 @@
-"""The run directory: the name of every file in it, and how each is read and written."""
+"""The run directory: the names of the files that several parts share, and how they are read and written."""
 
 import itertools
 import json

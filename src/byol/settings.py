@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from byol.errors import UserError, closest, require_known
+from byol.errors import UserError, closest, one_line, require_known
 
 Settings = TypeVar("Settings")
 _KINDS: dict[Any, str] = {
@@ -185,7 +185,7 @@ def read_yaml(kind: type[Any], text: str | bytes, source: str) -> dict[str, Any]
     try:
         values = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:
-        raise UserError(f"{source} is no YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{source} is no YAML: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise UserError(f"{source} must hold names and values, like 'batch_size: 256'")
     values = {str(name).replace("-", "_"): value for name, value in values.items()}
@@ -254,7 +254,7 @@ def _told(
     """Return jsonargparse's complaint about a value in one line of ours."""
     key = re.search(r'key "(\w+)"', str(error))
     if key is None or key[1] not in values:
-        return UserError(" ".join(str(error).split()))
+        return UserError(one_line(error))
     name, value = key[1], values[key[1]]
     choices = [choice for choice in _choices(types[name]) if choice is not type(None)]
     names = [choice for choice in choices if isinstance(choice, str)]

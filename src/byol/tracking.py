@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from byol.errors import UserError
+from byol.errors import UserError, one_line
 from byol.rundir import RunDirectory
 
 Status = Literal["FINISHED", "KILLED", "FAILED"]
@@ -202,7 +202,7 @@ def telling(service: str) -> Iterator[None]:
         cause: BaseException = error
         while (earlier := cause.__cause__ or cause.__context__) is not None:
             cause = earlier
-        text = " ".join(str(cause).split()) or type(cause).__name__
+        text = one_line(cause)
         raise UserError(f"{service} failed or cannot be reached: {text[:300].rstrip('.')}") from error
 
 

@@ -62,6 +62,15 @@ def test_cifar10(tmp_path, trusting):
     assert grey.train.labels.tolist() == labels
 
 
+def test_downloads_in_the_home_folder(tmp_path, trusting, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    written = write_cifar10(tmp_path / "home" / "sets")
+    source = open_torchvision("cifar10", None, "~/sets")
+    assert np.array_equal(source.test.images.numpy(), written["test_batch"][0])
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
 def test_cifar100_has_its_fine_labels(tmp_path, trusting):
     names = [f"fine {number}" for number in range(100)]
     written = write_cifar(
@@ -160,6 +169,15 @@ def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
         ) as caught:
             open_torchvision(name, None, str(tmp_path))
         assert "\n" not in str(caught.value)
+
+
+def test_a_failure_without_words_is_told_by_its_kind(tmp_path, monkeypatch):
+    def fail(*_arguments, **_options):
+        raise ConnectionAbortedError
+
+    monkeypatch.setattr("torchvision.datasets.cifar.download_and_extract_archive", fail)
+    with pytest.raises(UserError, match=r"^cannot download or read cifar10: ConnectionAbortedError; connect"):
+        open_torchvision("cifar10", None, str(tmp_path))
 
 
 def test_digits_equal_scikit_learn():

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from byol.augment.evaluation import Preprocess
+from byol.config import EvaluateConfig
 from byol.core.backbone import Backbone
 from byol.data.images import TensorImages
 from byol.data.source import Source
@@ -24,7 +25,7 @@ from byol.evaluation.dense_task import divide_dense, masks_of
 from byol.evaluation.measure import Machine, Representation
 from byol.evaluation.pixel_head import PixelHeads
 from byol.evaluation.pixel_metrics import mean_iou, pixel_confusion
-from byol.evaluation.request import Request
+from byol.evaluation.request import Request, parsed_request
 from byol.evaluation.results import Result
 from byol.evaluation.run import evaluate
 from byol.evaluation.segmentation import DenseBench, dense_measured
@@ -39,8 +40,8 @@ SMALL = {"finetune_rates": "0.5", "finetune_epochs": "2", "device": "cpu"}
 
 
 def request(*heads: str) -> Request:
-    grid = (Setting(0.1, 1), Setting(0.5, 2))
-    return Request(("segmentation",), ("all",), 5, 0, False, "top1", False, grid, (), heads)
+    asked = parsed_request(EvaluateConfig(target="", protocol="segmentation", heads=",".join(heads)))
+    return replace(asked, grid=(Setting(0.1, 1), Setting(0.5, 2)))
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ class EmbedConfig:
     """File to write: .parquet (id, label, vector), .npy or .safetensors."""
     data: str | None = None
     """Images, as for pretrain. Default: the run's own."""
-    split: str = "train"
-    """train, test, unlabeled or all."""
+    split: Literal["train", "test", "unlabeled", "all"] = "train"
+    """Part of the data. all: each part there is, its name before the ids of its images."""
     on_error: Literal["stop", "skip"] = "stop"
     """What to do about an unreadable image: stop, or leave it out and tell its name."""
     device: str = "auto"

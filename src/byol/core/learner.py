@@ -64,9 +64,10 @@ class BYOL(Learner):
         normalization: "batch", or "group": no batch statistics anywhere (arXiv 2010.10241). Group norms
             after standardised weights take the place of all batch norms, in the heads and in `net`,
             which is changed in place.
-        gather_projections: the loss, and all that `compare` returns, are of all processes' batches
-            together, which must be of one size. Gradients are those of one process with the whole
-            batch, as they are without it; it costs what it sends. One process: no effect.
+        gather_projections: the loss and the projections that `compare` returns are of all processes'
+            batches together, which must be of one size; representations are those of its own. Gradients
+            are those of one process with the whole batch, as they are without it; it costs what it sends.
+            One process: no effect.
         simplicial_embeddings: between representation and projector, softmax over groups of outputs
             (arXiv 2204.00616): `num_simplices` groups of `simplex_size` at `simplex_temperature`.
 

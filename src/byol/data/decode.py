@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 
-from byol.errors import UserError
+from byol.errors import UserError, one_line
 
 _MODES = {1: "L", 3: "RGB"}
 
@@ -187,4 +187,4 @@ def _reason(error: Exception) -> str:
         return "no such file"
     if isinstance(error, UnidentifiedImageError):
         return "not an image, or of an unknown format"
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error)

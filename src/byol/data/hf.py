@@ -13,7 +13,7 @@ from byol.data.decode import EncodedPicture, check_channels, exif_orientation, u
 from byol.data.labels import checked_names
 from byol.data.masks import EncodedMasks
 from byol.data.opened import Source
-from byol.errors import UserError
+from byol.errors import UserError, one_line
 from byol.types import Masks
 
 # The words that the Hub too reads as splits in file names, and the one that pretraining adds.
@@ -155,9 +155,8 @@ def _load(name: str, cache: Path) -> dict[str, Any]:
             return _local(path, cache)
     # The library raises its own errors, pyarrow's, the Hub client's and plain ones.
     except Exception as error:
-        reason = " ".join(str(error).split())
         where = "" if path.exists() else ", which is no local path; as a Hub name it needs the network"
-        raise UserError(f"cannot read hf:{name}{where}: {reason}") from error
+        raise UserError(f"cannot read hf:{name}{where}: {one_line(error)}") from error
 
 
 def _local(path: Path, cache: Path) -> dict[str, Any]:
@@ -175,7 +174,7 @@ def _local(path: Path, cache: Path) -> dict[str, Any]:
 
 def _files_by_split(path: Path, suffix: str) -> dict[str, list[str]]:
     if path.is_file():
-        return {"train": [str(path)]} if suffix == "parquet" else {}
+        return {"train": [str(path)]}
     files: dict[str, list[str]] = {}
     for file in sorted(path.rglob(f"*.{suffix}")):
         below = file.relative_to(path)

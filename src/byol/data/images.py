@@ -96,24 +96,17 @@ class Subset:
 
 
 class Concatenation:
-    """Two sets end to end; labelled only where both are, and without masks."""
+    """Two sets end to end, without labels and masks: what is trained on where some images have none."""
 
+    labels: Tensor | None = None
+    class_names: Sequence[str] | None = None
     masks: Masks | None = None
 
     def __init__(self, first: ImageSet, second: ImageSet) -> None:
-        """Lay `second` after `first`.
-
-        Raises:
-            UserError: both are labelled, by different classes.
-        """
+        """Lay `second` after `first`."""
         self.first = first
         self.second = second
         self.keys: Sequence[str] = (*first.keys, *second.keys)
-        self.labels: Tensor | None = None
-        self.class_names: Sequence[str] | None = None
-        if first.labels is not None and second.labels is not None:
-            self.labels = torch.cat([first.labels, second.labels])
-            self.class_names = _same_names(first, second)
 
     def __len__(self) -> int:
         return len(self.first) + len(self.second)
@@ -261,9 +254,3 @@ def _check_bytes(images: Tensor) -> None:
             "images must be a uint8 tensor [N,C,H,W] with values 0..255, "
             f"not {images.dtype} {list(images.shape)}"
         )
-
-
-def _same_names(first: ImageSet, second: ImageSet) -> Sequence[str] | None:
-    if list(first.class_names or ()) != list(second.class_names or ()):
-        raise UserError("two labelled sets can be laid end to end only where their classes are the same")
-    return first.class_names

@@ -10,7 +10,7 @@ from torch import Tensor
 from byol.data.channels import with_channels
 from byol.data.images import TensorImages
 from byol.data.opened import Source
-from byol.errors import UserError
+from byol.errors import UserError, one_line
 
 Published = tuple[Tensor, Any, Sequence[str]]
 """Images uint8 [N,C,H,W], numbers of classes (None: unlabelled), names of classes."""
@@ -30,18 +30,18 @@ def open_torchvision(name: str, channels: int | None = None, data_dir: str = "./
     """
     from filelock import FileLock
 
-    load = TORCHVISION_SETS[name]
+    load, folder = TORCHVISION_SETS[name], Path(data_dir).expanduser()
     splits = ("train", "test", "unlabeled") if name == "stl10" else ("train", "test")
     try:
-        Path(data_dir).mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         # One process downloads, the others of the same machine then find the files.
-        with FileLock(Path(data_dir) / f".{name.replace('/', '-')}.lock"):
-            parts = {split: _named(split, *load(data_dir, split)) for split in splits}
+        with FileLock(folder / f".{name.replace('/', '-')}.lock"):
+            parts = {split: _named(split, *load(str(folder), split)) for split in splits}
     # No network, a checksum that differs, an archive cut short: each library raises its own.
     except Exception as error:
         raise UserError(
-            f"cannot download or read {name}: {' '.join(str(error).split())}; connect to the network and try "
-            f"again, or put torchvision's files into '{data_dir}' (--data-dir)"
+            f"cannot download or read {name}: {one_line(error)}; connect to the network and try "
+            f"again, or put torchvision's files into '{folder}' (--data-dir)"
         ) from error
     channels = channels or parts["train"].images.shape[1]
     for part in parts.values():

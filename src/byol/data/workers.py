@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from byol.errors import UserError
+from byol.errors import UserError, one_line
 
 _SECONDS_TO_HEAR = 1
 """Of the end of a process."""
@@ -70,7 +70,7 @@ def lost_worker_message(error: BaseException) -> str | None:
         except RuntimeError as told:
             error = told
     for one in _origins(error):
-        text = " ".join(str(one).split()).rstrip(".")
+        text = one_line(one).rstrip(".")
         if isinstance(one, RuntimeError) and text.startswith("DataLoader worker (pid"):
             advice = "If memory ran out, fewer --num-workers take less"
             return f"a process that decodes images has ended: {text}. {advice}"

@@ -58,7 +58,7 @@ class WholeImages:
 def whole_batches(
     images: ImageSet, device: torch.device | str = "cpu", num_workers: int = 0
 ) -> Iterator[Tensor]:
-    """Yield all images in their order as uint8 [B,C,H,W] on `device`, one by one where they differ in size.
+    """Yield all images in their order as uint8 [B,C,H,W] on `device`, singly unless `resident` takes them.
 
     Raises:
         UserError: an image cannot be read.

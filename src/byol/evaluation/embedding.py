@@ -14,7 +14,7 @@ from byol.data.decoders import decoder_count
 from byol.data.folder import unread_kinds
 from byol.data.opened import skip_unreadable
 from byol.data.source import Source
-from byol.errors import UserError, listed, require_known
+from byol.errors import UserError, listed
 from byol.evaluation.features import kept
 from byol.evaluation.opening import command_settings, open_with_data
 from byol.evaluation.target import Data, Target, check_channels, chosen_device
@@ -22,7 +22,6 @@ from byol.rundir import written_whole
 from byol.types import Features, ImageSet
 from byol.weights import write_safetensors
 
-SPLITS = ("train", "test", "unlabeled", "all")
 UNLABELLED = -1
 """In place of a label in .safetensors files, where some images of "all" have none."""
 
@@ -55,7 +54,6 @@ def embed(
     file = Path(out)
     if file.suffix not in WRITERS:
         raise UserError(f"cannot write '{out}': the name must end in {', '.join(WRITERS)}")
-    require_known("split", config.split, SPLITS)
     device = chosen_device(config.device)
     opened, source = open_with_data(config, data, net)
     if config.on_error == "skip":

@@ -95,8 +95,7 @@ class FineTuning:
         )
         network = SegmentationNetwork(copy.deepcopy(self.backbone), len(classes.names), self.seed)
         network.to(self.device)
-        with torch.random.fork_rng([self.device] if torch.device(self.device).type == "cuda" else []):
-            _train(network, crops, setting, classes.void, self.seed)
+        _train(network, crops, setting, classes.void, self.seed)
         return network.eval()
 
     def predictions(self, network: SegmentationNetwork, images: ImageSet) -> Iterator[Tensor]:

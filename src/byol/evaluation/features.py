@@ -26,6 +26,9 @@ _VECTORS = "byol features 2"
 _IMAGES = "byol features 1"
 """Part of every `image_digest`: saved networks hold some, so it stays."""
 _SAMPLED_IMAGES = 256
+"""At least, of a larger set; fewer than twice as many."""
+_BLOCK = 256
+"""Images whose bytes or stamps are taken together: vectors kept under another number would not be found."""
 
 
 @memory_kept()
@@ -143,8 +146,9 @@ def fingerprint(
     """Return a SHA-256 of all that vectors depend on, in hexadecimal.
 
     It covers every tensor of the network's state, the network's structure, chosen layer and precision, the
-    preprocessing, the names of data and split, every key, and the images: all bytes where they are in
-    memory or fit into it, of larger files size and time of change, else 256 images spread evenly.
+    preprocessing, the names of data and split, every key, and the images: all bytes where they are tensors
+    or `resident` takes them, else size and time of change of their files; of what lies in no files of its
+    own, such as Parquet, 256 to 511 images spread evenly, of fewer all.
     """
     digest = _begun(_VECTORS, backbone, preprocess, image_set, data, split)
     if not (_add_all(digest, image_set) or _add_stamps(digest, image_set)):
@@ -154,7 +158,7 @@ def fingerprint(
 
 def image_digest(image_set: ImageSet, preprocess: Preprocess) -> str:
     """Return a SHA-256 of images and preprocessing alone, whatever the data are called and where they lie:
-    of sets too large for memory all keys and 256 images."""
+    all bytes where `resident` takes them, else 256 to 511 of the images; every key."""
     digest = _begun(_IMAGES, nn.Identity(), preprocess, image_set, "", "")
     if not _add_all(digest, image_set):
         _add_sample(digest, image_set)
@@ -185,7 +189,7 @@ def _add_all(digest: Any, image_set: ImageSet) -> bool:
 
 def _add_stamps(digest: Any, image_set: ImageSet) -> bool:
     """Add all bytes of tensors, of files their stamps; say whether the images are either."""
-    for rows in torch.arange(len(image_set)).split(_SAMPLED_IMAGES):
+    for rows in torch.arange(len(image_set)).split(_BLOCK):
         images = rows_in_memory(image_set, rows)
         if images is not None:
             _add_tensor(digest, "images", images)

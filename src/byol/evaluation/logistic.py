@@ -104,11 +104,7 @@ def _chosen(
         problem.metric,
         standardization,
     )
-    standard = standardization(vectors)
-    # Double precision for the number that is reported; the choice among decades needs less.
-    model = LogisticRegression.fitted(standard(vectors).double(), labels, problem.num_classes, c)
-    scores = model.scores(standard(problem.queries.to(device)).double())
-    return c, scores.float().cpu()
+    return c, _query_scores(problem, vectors, labels, c, standardization(vectors))
 
 
 def few_label_logistic(problem: Problem, drawn: Tensor, device: torch.device | str = "cpu") -> Outcome:
@@ -118,13 +114,18 @@ def few_label_logistic(problem: Problem, drawn: Tensor, device: torch.device | s
     """
     device = _with_double_precision(device)
     vectors = problem.vectors.to(device)
-    standard, chosen = Standardization.of(vectors), drawn.to(device)
-    labels = problem.labels[drawn].to(device)
-    model = LogisticRegression.fitted(
-        standard(vectors[chosen]).double(), labels, problem.num_classes, FEW_LABELS_C
-    )
-    scores = model.scores(standard(problem.queries.to(device)).double())
-    return Outcome(scores.float().cpu(), {"C": FEW_LABELS_C})
+    chosen, labels = vectors[drawn.to(device)], problem.labels[drawn].to(device)
+    scores = _query_scores(problem, chosen, labels, FEW_LABELS_C, Standardization.of(vectors))
+    return Outcome(scores, {"C": FEW_LABELS_C})
+
+
+def _query_scores(
+    problem: Problem, vectors: Tensor, labels: Tensor, c: float, standard: Standardization
+) -> Tensor:
+    """Fit vectors [N,D] in double precision, as a number that is reported deserves; return the scores [M,K]
+    of the queries."""
+    model = LogisticRegression.fitted(standard(vectors).double(), labels, problem.num_classes, c)
+    return model.scores(standard(problem.queries.to(vectors.device)).double()).float().cpu()
 
 
 def _with_double_precision(device: torch.device | str) -> torch.device | str:

@@ -40,8 +40,8 @@ def patch_knn(
         train: with masks.
         scored: likewise.
         classes: of the masks.
-        bank: at most that many cells of train vote, random ones.
-        queries: at most that many cells are scored, random ones.
+        bank: at most that many cells of train vote, random ones, but one of each image at least.
+        queries: likewise of those that are scored.
         seed: of these draws.
         device: where to compute.
         num_workers: processes that decode images which are not in memory.
@@ -67,7 +67,7 @@ def labelled_cells(
     device: torch.device | str = "cpu",
     num_workers: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """Return cells that have a class: random ones, at most `limit` / images of each image (but one).
+    """Return cells that have a class: random ones, of each image at most `limit` / images, or one.
 
     Returns:
         Their vectors [N,D], and their classes [N] int64.

@@ -23,7 +23,7 @@ ALL_LABELS = {
 """Protocols that know no few labels, and why."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """Which numbers to measure."""
 
@@ -44,13 +44,13 @@ class Request:
     """Settings that fine-tuning tries."""
     freeze: tuple[str, ...]
     """Sub-modules of the network that fine-tuning leaves as they are."""
-    finetune_batch_size: int = BATCH_SIZE
+    finetune_batch_size: int
     """Images in a batch of fine-tuning at most."""
-    heads: tuple[str, ...] = HEADS
+    heads: tuple[str, ...]
     """Of segmentation."""
-    classes: tuple[str, ...] | None = None
+    classes: tuple[str, ...] | None
     """Names of the classes in masks; None: what is known of the data."""
-    void: int | None = None
+    void: int | None
     """The number of pixels without a class; None: what is known of the data."""
 
     @property
@@ -86,19 +86,19 @@ def parsed_request(config: EvaluateConfig) -> Request:
     if dense and "fcn" not in heads:
         _refuse_given(config, ("finetune_rates", "finetune_epochs"), "for segmentation's head fcn only")
     return Request(
-        protocols,
-        amounts,
-        config.draws,
-        config.seed,
-        config.augment,
-        config.metric,
-        config.transfer,
-        _grid(config, *((fcn.RATES, fcn.EPOCHS) if dense else (RATES, EPOCHS))),
-        () if config.freeze is None else _distinct(config.freeze, "--freeze"),
-        config.finetune_batch_size or BATCH_SIZE,
-        heads,
-        None if config.classes is None else _class_names(config.classes),
-        config.void,
+        protocols=protocols,
+        amounts=amounts,
+        draws=config.draws,
+        seed=config.seed,
+        augment=config.augment,
+        metric=config.metric,
+        transfer=config.transfer,
+        grid=_grid(config, *((fcn.RATES, fcn.EPOCHS) if dense else (RATES, EPOCHS))),
+        freeze=() if config.freeze is None else _distinct(config.freeze, "--freeze"),
+        finetune_batch_size=config.finetune_batch_size or BATCH_SIZE,
+        heads=heads,
+        classes=None if config.classes is None else _class_names(config.classes),
+        void=config.void,
     )
 
 

@@ -67,8 +67,7 @@ class Supervision:
             num_workers=self.num_workers,
         )
         classifier = Classifier(copy.deepcopy(self.backbone), self.num_classes, self.freeze).to(self.device)
-        with torch.random.fork_rng([self.device] if torch.device(self.device).type == "cuda" else []):
-            _train(classifier, crops, setting, self.largest_batch, self.seed)
+        _train(classifier, crops, setting, self.largest_batch, self.seed)
         return classifier.eval()
 
     def scores(self, classifier: Classifier, images: ImageSet) -> Tensor:
@@ -143,6 +142,8 @@ def descend(
 ) -> None:
     """Train a network along a cosine from the first step to the last; end early where the loss is not finite.
 
+    PyTorch's own generators are afterwards as before.
+
     Args:
         network: put into train mode, and laid out by `lay_out`.
         optimizer: of one group; its rate is set before every step.
@@ -155,18 +156,19 @@ def descend(
     """
     lay_out(network)
     network.train()
-    step = 0
-    for epoch in range(epochs):
-        for inputs, wanted in batches(epoch):
-            torch.manual_seed(derived_seed(seed, DROPOUT, step))
-            optimizer.param_groups[0]["lr"] = peak * warmup_cosine(step, 0, epochs * steps)
-            loss = loss_of(network(inputs), wanted)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            step += 1
-        if not loss.isfinite():
-            break
+    device, step = next(network.parameters()).device, 0
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        for epoch in range(epochs):
+            for inputs, wanted in batches(epoch):
+                torch.manual_seed(derived_seed(seed, DROPOUT, step))
+                optimizer.param_groups[0]["lr"] = peak * warmup_cosine(step, 0, epochs * steps)
+                loss = loss_of(network(inputs), wanted)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                step += 1
+            if not loss.isfinite():
+                break
 
 
 def set_batch_norm_momentum(network: nn.Module, momentum: float) -> None:

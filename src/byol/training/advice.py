@@ -13,6 +13,7 @@ from byol.data.decoders import enough_shared_memory
 from byol.data.folder import unread_kinds
 from byol.data.images import natural_side, typical_side
 from byol.data.workers import more_shared_memory
+from byol.errors import listed
 from byol.machine import shared_memory
 from byol.training.compilation import not_compiled_message
 from byol.training.preparation import PreparedData, worker_count
@@ -78,9 +79,9 @@ def decoding_advice(config: PretrainConfig, data: PreparedData, plan: BatchPlan)
 
 
 def _skipped_message(names: tuple[str, ...]) -> str:
-    more = f" and {len(names) - 5} more (all in env.json)" if len(names) > 5 else ""
+    where = " (all in env.json)" if len(names) > 5 else ""
     plural = "image" if len(names) == 1 else "images"
-    return f"left out {len(names)} unreadable {plural}: {', '.join(names[:5])}{more}"
+    return f"left out {len(names)} unreadable {plural}: {listed(names)}{where}"
 
 
 def _large_network_message(side: int) -> str:
