@@ -23,7 +23,7 @@ from byol.errors import UserError
 from byol.evaluation.results import Result
 from byol.evaluation.tracked import metrics_of
 from byol.rundir import RunDirectory
-from byol.tracking import environment_defaults
+from byol.tracking import environment_defaults, mlflow_address, own_store
 from byol.training import checkpoint
 from byol.training.loggers import Loggers
 from tests.ports import free_port
@@ -332,6 +332,14 @@ def test_server_that_is_not_there(
     with pytest.raises(UserError, match=f"MLflow at {uri}"):
         byol.evaluate("run", protocol="knn", logger="mlflow", tracking_uri=uri)
     assert not RunDirectory("run").results_file.exists()
+
+
+def test_an_empty_address_names_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    run = RunDirectory(tmp_path)
+    assert mlflow_address(None, run) == own_store(run)
+    with pytest.raises(UserError, match="name the server with --tracking-uri"):
+        mlflow_address(None, None)
 
 
 @pytest.mark.slow

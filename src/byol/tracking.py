@@ -140,13 +140,11 @@ def mlflow_address(uri: str | None, run: RunDirectory | None) -> str:
     Raises:
         UserError: there is none of these.
     """
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI")
-    if uri is None and run is None:
-        raise UserError("--logger mlflow: name the server with --tracking-uri, or in MLFLOW_TRACKING_URI")
-    if uri is not None:
+    if uri := uri or os.environ.get("MLFLOW_TRACKING_URI"):
         path = _sqlite_path(uri)
         return uri if path is None else f"{_SQLITE}{path}"
-    assert run is not None
+    if run is None:
+        raise UserError("--logger mlflow: name the server with --tracking-uri, or in MLFLOW_TRACKING_URI")
     return own_store(run)
 
 
