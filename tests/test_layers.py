@@ -1,7 +1,11 @@
 """Which part may know which: read from the source, without importing anything."""
 
 import ast
+import re
+import sys
+import tomllib
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -146,6 +150,20 @@ def test_a_heavy_library_has_one_home(library: str) -> None:
 def test_what_other_systems_need_is_not_needed_here(library: str) -> None:
     users = [module for module, names in IMPORTS.items() if library in {name.split(".")[0] for name in names}]
     assert not users
+
+
+def test_every_library_is_declared() -> None:
+    """One that comes along with another may stay away with its next version."""
+    project = tomllib.loads((SOURCE.parent / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    requirements = [*project["dependencies"], *extras["mlflow"], *extras["wandb"]]
+    declared = {re.split(r"[\[>]", requirement)[0] for requirement in requirements}
+    imported = {name.split(".")[0] for names in IMPORTS.values() for name in names} - sys.stdlib_module_names
+    sources = packages_distributions()
+    assert "torch" in imported
+    for package in imported - {"byol"}:
+        named = {source.lower().replace("_", "-") for source in sources[package]}
+        assert named & declared, f"{package} comes from {' or '.join(named)}: name it in pyproject.toml"
 
 
 def test_pickles_are_read_onto_the_cpu_and_without_running_code() -> None:
