@@ -1,11 +1,21 @@
 """Projector and predictor: perceptrons of two or three layers."""
 
-from torch import nn
+from torch import Tensor, nn
 
 BYOL_WIDTHS = (256, 4096)
 """Of projections and of hidden layers (section 3.2)."""
 SIMSIAM_WIDTHS = (2048, 2048)
 """The same (arXiv 2011.10566, section 3)."""
+
+
+class Perceptron(nn.Sequential):
+    """Layers one after the other. Its forward is our own: torch 2.11 compiles no plain `nn.Sequential`."""
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Return what the last layer makes of vectors [B,D]."""
+        for layer in self:
+            vectors = layer(vectors)
+        return vectors
 
 
 def byol_heads(inputs: int, outputs: int | None, hidden: int | None) -> tuple[nn.Sequential, nn.Sequential]:
@@ -31,7 +41,7 @@ def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     Section 3.2, with the biases of the official code (`networks.py`): the first layer has one, the second
     has none.
     """
-    return nn.Sequential(
+    return Perceptron(
         nn.Linear(inputs, hidden),
         nn.BatchNorm1d(hidden),
         nn.ReLU(inplace=True),
@@ -41,7 +51,7 @@ def mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 def simsiam_projector(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     """Return SimSiam's three-layer projector, normalised at its output too (arXiv 2011.10566, section 3)."""
-    return nn.Sequential(
+    return Perceptron(
         nn.Linear(inputs, hidden, bias=False),
         nn.BatchNorm1d(hidden),
         nn.ReLU(inplace=True),
@@ -55,7 +65,7 @@ def simsiam_projector(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
 
 def simsiam_predictor(width: int, bottleneck: int) -> nn.Sequential:
     """Return SimSiam's predictor: a bottleneck, normalised inside only."""
-    return nn.Sequential(
+    return Perceptron(
         nn.Linear(width, bottleneck, bias=False),
         nn.BatchNorm1d(bottleneck),
         nn.ReLU(inplace=True),
