@@ -200,8 +200,8 @@ def telling(service: str) -> Iterator[None]:
         cause: BaseException = error
         while (earlier := cause.__cause__ or cause.__context__) is not None:
             cause = earlier
-        text = one_line(cause)
-        raise UserError(f"{service} failed or cannot be reached: {text[:300].rstrip('.')}") from error
+        reason = one_line(cause)[:300].rstrip(".")
+        raise UserError(f"{service} failed or cannot be reached: {reason}") from error
 
 
 @contextmanager
